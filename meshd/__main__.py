@@ -1,0 +1,5 @@
+"""`python -m meshd`."""
+
+from meshd.cli import main
+
+main()

@@ -1,0 +1,77 @@
+"""The one program. A subcommand is imported only when it is called, so that `meshd status` needs no gRPC."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from meshd.config import ConfigError
+from meshd.logs import configure_logging
+
+COMMANDS = {
+    "agent": "meshd.agent.command:agent",
+    "certs": "certs.command:certs",
+    "daemon": "meshd.daemon.command:daemon",
+    "proxy": "meshd.proxy:proxy",
+    "status": "meshd.status:status",
+    "testbed": "meshd.testbed.command:testbed",
+}
+
+EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN, EXIT_USAGE = 0, 1, 2, 3
+
+
+class LazyGroup(click.Group):
+    """Finds its subcommands in COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 — a wrong table above is a bug
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="MESHD_LOG_LEVEL",
+    help="Least level that is logged to standard error.",
+)
+@click.version_option(package_name="meshd")
+def program(log_level: str) -> None:
+    """meshd joins Kubernetes clusters into one mesh, on top of any CNI.
+
+    Exit codes: 0 ok, 1 degraded or a failed step, 2 broken, 3 usage or configuration.
+    """
+    configure_logging(getattr(logging, log_level.upper()))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the program and ends the process with its exit code."""
+    try:
+        result = program.main(args=arguments, prog_name="meshd", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        click.echo(f"meshd: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("meshd: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else EXIT_OK)

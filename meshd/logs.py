@@ -1,0 +1,38 @@
+"""One line per event: time, level, logger, message, then what was given as `extra`, as key=value."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class KeyValueFormatter(logging.Formatter):
+    """`2026-01-31T10:20:30.123Z info meshd.daemon: remote synced cluster=cluster2 revision=12`"""
+
+    default_msec_format = "%s.%03dZ"
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        extras = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if not extras:
+            return line
+        head, newline, rest = line.partition("\n")
+        return head + "".join(f" {key}={_text(value)}" for key, value in extras.items()) + newline + rest
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or any(character in ' "\n=' for character in text) else text
+
+
+def configure_logging(level: int) -> None:
+    """Sends the log to standard error. Called once, by the program."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,0 +1,78 @@
+"""The local API: JSON over HTTP on a unix socket that only root may open, for the command line."""
+
+import http.client
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+TIMEOUT_S = 5.0
+
+
+class SocketError(Exception):
+    """Nobody answers at a socket, or not what was asked for; str(error) says what to do."""
+
+
+@asynccontextmanager
+async def serve(path: Path, routes: Mapping[str, Callable[[], object]]) -> AsyncIterator[None]:
+    """Serves GET of each route (`/v1/status`) with what its function returns, as JSON, while the context lasts.
+
+    A socket left behind by a process that died is replaced.
+    """
+    application = web.Application()
+    for route, answer in routes.items():
+        application.router.add_get(route, _handler(answer))
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    previous = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(previous)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
+
+
+def _handler(answer: Callable[[], object]) -> Callable[[web.Request], Any]:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(answer(), enc_hook=str), content_type="application/json")
+
+    return handle
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("meshd", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def get(path: Path, route: str) -> Any:
+    """The decoded answer to GET `route`. Raises SocketError."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", route)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SocketError(f"{path}: no answer ({reason}): is the process running, with this --run-dir?") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise SocketError(f"{path}: {route} is answered with HTTP {response.status}")
+    return msgspec.json.decode(body)

@@ -1,0 +1,16 @@
+"""Markers that a machine may lack: a bare `pytest` skips them and says why; `make test` makes sure they can run."""
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = os.geteuid() == 0
+    etcd = shutil.which("etcd") is not None
+    for item in items:
+        if "root" in item.keywords and not root:
+            item.add_marker(pytest.mark.skip(reason="needs root: eBPF and network namespaces"))
+        if "etcd" in item.keywords and not etcd:
+            item.add_marker(pytest.mark.skip(reason="needs the etcd binary: run `make setup` as root"))
