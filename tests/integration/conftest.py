@@ -1,0 +1,3 @@
+"""Fixtures that all integration tests share."""
+
+from tests.support.etcd import etcd as etcd
