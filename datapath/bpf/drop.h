@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Why a packet or a connection was dropped. Append only: a number keeps its meaning for ever. */
+#ifndef MESHD_DROP_H
+#define MESHD_DROP_H
+
+enum drop_reason {
+	DROP_NONE = 0,
+	DROP_INVALID = 1,           /* the headers are cut short or contradict each other */
+	DROP_SPOOFED = 2,           /* a pod sent to the mesh from an address that is not its own */
+	DROP_NO_TUNNEL = 3,         /* md_cfg names no tunnel device yet, or the kernel refused the tunnel key */
+	DROP_NO_TUNNEL_KEY = 4,     /* came by the tunnel device without tunnel metadata */
+	DROP_SOURCE_LOCAL = 5,      /* came by the tunnel with a source address of this cluster */
+	DROP_IDENTITY_MISMATCH = 6, /* the VNI is not the identity that the source address has */
+	SOURCE_UNVERIFIED = 7,      /* no ipcache entry for the source yet: counted, but delivered */
+	DROP_NO_ENDPOINT = 8,       /* came by the tunnel for an address that is no endpoint here */
+	DROP_NO_BACKEND = 9,        /* the frontend has no backend: the connection was refused */
+	DROP_TOO_BIG = 10,          /* larger than the tunnel carries; the sender was told so by ICMP */
+	DROP_REASONS,
+};
+
+#endif

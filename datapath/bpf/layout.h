@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Layout of every map key and value: the one truth. datapath/layout.py holds the ctypes twin, proved
+ * equal by a unit test, at load and when a pinned map is used again. No #ifdef may change a struct here.
+ */
+#ifndef MESHD_LAYOUT_H
+#define MESHD_LAYOUT_H
+
+#include <linux/types.h>
+
+/* Part of the name of the folder of pins; raise it with any change of a struct or of a map's type. */
+#define LAYOUT_VERSION 1
+
+/* Bits of a VNI: an identity that travels must fit. */
+#define IDENTITY_BITS 24
+
+enum family {
+	FAMILY_V4 = 4,
+	FAMILY_V6 = 6,
+};
+
+/* Key of md_ipcache and md_endpoint: an address. IPv4 is in word[0], the other words are 0. */
+struct addr_key {
+	__u8 family; /* enum family */
+	__u8 pad[3];
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct addr_key) == 20, "addr_key");
+
+/* Key of md_cidrs (LPM trie): prefixlen counts the 32 bits of family and pad too. */
+struct cidr_key {
+	__u32 prefixlen;
+	__u8 family; /* enum family */
+	__u8 pad[3];
+	__be32 word[4];
+};
+_Static_assert(sizeof(struct cidr_key) == 24, "cidr_key");
+
+enum peer_flag {
+	PEER_REMOTE = 1,  /* belongs to another cluster */
+	PEER_TUNNEL4 = 2, /* tunnel[0] is the tunnel endpoint's IPv4 address */
+	PEER_TUNNEL6 = 4, /* tunnel[0..3] is the tunnel endpoint's IPv6 address */
+};
+
+/* Value of md_ipcache and md_cidrs: who an address is and which node carries it. */
+struct peer {
+	__u32 identity; /* 0: none known */
+	__u32 flags;    /* enum peer_flag */
+	__be32 tunnel[4];
+};
+_Static_assert(sizeof(struct peer) == 24, "peer");
+
+/* Value of md_endpoint: a pod of this node that has an interface of its own. */
+struct endpoint {
+	__u32 ifindex;  /* host side: where from_pod is attached and packets are delivered */
+	__u32 identity; /* becomes the VNI; 0: none known */
+	__u8 mac[6];    /* of the pod */
+	__u8 host_mac[6]; /* of the host side */
+};
+_Static_assert(sizeof(struct endpoint) == 20, "endpoint");
+
+/* Key of md_svc4: a frontend (slot 0) or its n-th reference to a backend (slot n). */
+struct svc4_key {
+	__be32 address;
+	__be16 port;
+	__u16 slot;
+	__u8 protocol; /* IPPROTO_* */
+	__u8 scope;    /* 0; later: traffic policies */
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct svc4_key) == 12, "svc4_key");
+
+/* Key of md_svc6. */
+struct svc6_key {
+	__be32 address[4];
+	__be16 port;
+	__u16 slot;
+	__u8 protocol;
+	__u8 scope;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct svc6_key) == 24, "svc6_key");
+
+/* Value of md_svc4 and md_svc6. */
+struct svc {
+	__u32 backend; /* slot n: key in md_be4 or md_be6; slot 0: 0 */
+	__u16 count;   /* slot 0: how many slots follow; 0: connections are refused */
+	__u16 flags;   /* 0; later: session affinity, Maglev */
+};
+_Static_assert(sizeof(struct svc) == 8, "svc");
+
+/* Value of md_be4, key is the backend's number (never 0). */
+struct be4 {
+	__be32 address;
+	__be16 port;
+	__u8 protocol;
+	__u8 flags; /* 0; later: state */
+};
+_Static_assert(sizeof(struct be4) == 8, "be4");
+
+/* Value of md_be6. */
+struct be6 {
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 flags;
+};
+_Static_assert(sizeof(struct be6) == 20, "be6");
+
+/* Key of md_rev4: a socket and the backend that it was sent to. */
+struct rev4_key {
+	__u64 cookie;
+	__be32 address;
+	__be16 port;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct rev4_key) == 16, "rev4_key");
+
+/* Value of md_rev4: the frontend that the program asked for. */
+struct rev4 {
+	__be32 address;
+	__be16 port;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct rev4) == 8, "rev4");
+
+/* Key of md_rev6. */
+struct rev6_key {
+	__u64 cookie;
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[6];
+};
+_Static_assert(sizeof(struct rev6_key) == 32, "rev6_key");
+
+/* Value of md_rev6. */
+struct rev6 {
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct rev6) == 20, "rev6");
+
+/* Value of md_drops (per CPU), index is enum drop_reason. */
+struct counter {
+	__u64 packets;
+	__u64 bytes; /* 0 where a socket hook counted */
+};
+_Static_assert(sizeof(struct counter) == 16, "counter");
+
+/* Value of md_cfg[0]: what the daemon tells the programs about this node. */
+struct cfg {
+	__u32 tunnel_ifindex; /* md_vxlan; 0: not there yet */
+	__u16 inner_mtu4;     /* largest IP packet that one IPv4-underlay tunnel packet carries; 0: no limit */
+	__u16 inner_mtu6;     /* the same over an IPv6 underlay */
+};
+_Static_assert(sizeof(struct cfg) == 8, "cfg");
+
+#endif

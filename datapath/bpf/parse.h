@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* From a frame to the facts that the programs need. Addresses stay in network order. */
+#ifndef MESHD_PARSE_H
+#define MESHD_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include "layout.h"
+
+#define be16(x) ((__be16)__builtin_bswap16(x))
+
+#define L3_OFFSET ETH_HLEN
+#define IP_FRAGMENT 0x1fff /* offset bits of iphdr.frag_off */
+
+struct packet {
+	struct addr_key source;
+	struct addr_key destination;
+	__u8 protocol;
+	__u8 ttl;
+	__u16 l4_offset; /* 0: a later fragment, there is no header */
+};
+
+static __always_inline bool reachable(struct __sk_buff *skb, __u32 length)
+{
+	if ((void *)(long)skb->data + length <= (void *)(long)skb->data_end)
+		return true;
+	/* The headers of a received packet need not be in the linear part. */
+	return bpf_skb_pull_data(skb, length) == 0;
+}
+
+static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p)
+{
+	struct iphdr *ip;
+
+	if (!reachable(skb, L3_OFFSET + sizeof(*ip)))
+		return false;
+	ip = (void *)(long)skb->data + L3_OFFSET;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end || ip->ihl < 5)
+		return false;
+	p->source.family = p->destination.family = FAMILY_V4;
+	p->source.word[0] = ip->saddr;
+	p->destination.word[0] = ip->daddr;
+	p->protocol = ip->protocol;
+	p->ttl = ip->ttl;
+	p->l4_offset = ip->frag_off & be16(IP_FRAGMENT) ? 0 : L3_OFFSET + ip->ihl * 4;
+	return true;
+}
+
+static __always_inline bool parse_ipv6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ipv6hdr *ip;
+
+	if (!reachable(skb, L3_OFFSET + sizeof(*ip)))
+		return false;
+	ip = (void *)(long)skb->data + L3_OFFSET;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return false;
+	p->source.family = p->destination.family = FAMILY_V6;
+	__builtin_memcpy(p->source.word, &ip->saddr, 16);
+	__builtin_memcpy(p->destination.word, &ip->daddr, 16);
+	p->protocol = ip->nexthdr;
+	p->ttl = ip->hop_limit;
+	p->l4_offset = L3_OFFSET + sizeof(*ip);
+	return true;
+}
+
+/* False: not IP, or cut short. *p must be zero: its addresses are map keys. */
+static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
+{
+	if (skb->protocol == be16(ETH_P_IP))
+		return parse_ipv4(skb, p);
+	if (skb->protocol == be16(ETH_P_IPV6))
+		return parse_ipv6(skb, p);
+	return false;
+}
+
+#endif

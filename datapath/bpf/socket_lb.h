@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Service load balancing at the socket: connect() and sendmsg() to a frontend of a global service go to one
+ * of its backends; recvmsg() and getpeername() show the frontend again. What is no frontend stays untouched.
+ *
+ * IPv4 through an IPv6 socket (::ffff:a.b.c.d) uses the IPv4 maps. The kernel calls connect6, recvmsg6 and
+ * getpeername6 for such a socket, but sendmsg4, even when it is connected: the address is translated already
+ * then, and as that is no frontend it passes.
+ */
+#ifndef MESHD_SOCKET_LB_H
+#define MESHD_SOCKET_LB_H
+
+#include "count.h"
+
+#define ALLOW 1
+#define REFUSE 0
+#define PICK_ATTEMPTS 4
+#define ERRNO_CONNECTION_REFUSED 111
+
+/* bcc declares it as u32 and would cut the cookie. */
+static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
+
+static __always_inline int refuse(void)
+{
+	count(DROP_NO_BACKEND, 0);
+	bpf_set_retval(-ERRNO_CONNECTION_REFUSED);
+	return REFUSE;
+}
+
+static __always_inline __u16 random_slot(__u16 count)
+{
+	return 1 + (((__u64)bpf_get_prandom_u32() * count) >> 32);
+}
+
+/* Verifier: the context is read and written at constant offsets only; a barrier keeps the compiler from
+ * taking the address of user_ip6. */
+#define barrier() asm volatile("" ::: "memory")
+
+static __always_inline void read_address6(struct bpf_sock_addr *ctx, __be32 *address)
+{
+	address[0] = ctx->user_ip6[0];
+	barrier();
+	address[1] = ctx->user_ip6[1];
+	barrier();
+	address[2] = ctx->user_ip6[2];
+	barrier();
+	address[3] = ctx->user_ip6[3];
+	barrier();
+}
+
+static __always_inline void write_address6(struct bpf_sock_addr *ctx, __be32 *address)
+{
+	ctx->user_ip6[0] = address[0];
+	barrier();
+	ctx->user_ip6[1] = address[1];
+	barrier();
+	ctx->user_ip6[2] = address[2];
+	barrier();
+	ctx->user_ip6[3] = address[3];
+	barrier();
+}
+
+static __always_inline bool is_v4_mapped(struct bpf_sock_addr *ctx)
+{
+	return ctx->user_ip6[0] == 0 && ctx->user_ip6[1] == 0 && ctx->user_ip6[2] == __builtin_bswap32(0xffff);
+}
+
+/* A backend of the frontend in *key, or none. Slots change under us: the next attempt sees the new count. */
+static __always_inline struct be4 *select_backend4(struct svc4_key *key)
+{
+	struct svc *svc;
+	struct be4 *backend;
+
+	for (int i = 0; i < PICK_ATTEMPTS; i++) {
+		key->slot = 0;
+		svc = md_svc4.lookup(key);
+		if (!svc || !svc->count)
+			return 0;
+		key->slot = random_slot(svc->count);
+		svc = md_svc4.lookup(key);
+		if (!svc)
+			continue;
+		backend = md_be4.lookup(&svc->backend);
+		if (backend)
+			return backend;
+	}
+	return 0;
+}
+
+static __always_inline struct be6 *select_backend6(struct svc6_key *key)
+{
+	struct svc *svc;
+	struct be6 *backend;
+
+	for (int i = 0; i < PICK_ATTEMPTS; i++) {
+		key->slot = 0;
+		svc = md_svc6.lookup(key);
+		if (!svc || !svc->count)
+			return 0;
+		key->slot = random_slot(svc->count);
+		svc = md_svc6.lookup(key);
+		if (!svc)
+			continue;
+		backend = md_be6.lookup(&svc->backend);
+		if (backend)
+			return backend;
+	}
+	return 0;
+}
+
+static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address, bool mapped)
+{
+	struct svc4_key key = {.address = address, .port = ctx->user_port, .protocol = ctx->protocol};
+	struct rev4 frontend = {.address = key.address, .port = key.port};
+	struct rev4_key reverse = {};
+	struct be4 *backend;
+
+	if (!md_svc4.lookup(&key))
+		return ALLOW;
+	backend = select_backend4(&key);
+	if (!backend)
+		return refuse();
+	reverse.cookie = socket_cookie(ctx);
+	reverse.address = backend->address;
+	reverse.port = backend->port;
+	md_rev4.update(&reverse, &frontend);
+	if (mapped)
+		ctx->user_ip6[3] = backend->address;
+	else
+		ctx->user_ip4 = backend->address;
+	ctx->user_port = backend->port;
+	return ALLOW;
+}
+
+static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
+{
+	struct svc6_key key = {.port = ctx->user_port, .protocol = ctx->protocol};
+	struct rev6 frontend = {.port = key.port};
+	struct rev6_key reverse = {};
+	struct be6 *backend;
+
+	read_address6(ctx, key.address);
+	__builtin_memcpy(frontend.address, key.address, sizeof(key.address));
+	if (!md_svc6.lookup(&key))
+		return ALLOW;
+	backend = select_backend6(&key);
+	if (!backend)
+		return refuse();
+	reverse.cookie = socket_cookie(ctx);
+	__builtin_memcpy(reverse.address, backend->address, sizeof(reverse.address));
+	reverse.port = backend->port;
+	md_rev6.update(&reverse, &frontend);
+	write_address6(ctx, backend->address);
+	ctx->user_port = backend->port;
+	return ALLOW;
+}
+
+static __always_inline int to_frontend4(struct bpf_sock_addr *ctx, __be32 address, bool mapped)
+{
+	struct rev4_key key = {.cookie = socket_cookie(ctx), .address = address, .port = ctx->user_port};
+	struct rev4 *frontend = md_rev4.lookup(&key);
+
+	if (!frontend)
+		return ALLOW;
+	if (mapped)
+		ctx->user_ip6[3] = frontend->address;
+	else
+		ctx->user_ip4 = frontend->address;
+	ctx->user_port = frontend->port;
+	return ALLOW;
+}
+
+static __always_inline int to_frontend6(struct bpf_sock_addr *ctx)
+{
+	struct rev6_key key = {.cookie = socket_cookie(ctx), .port = ctx->user_port};
+	struct rev6 *frontend;
+
+	read_address6(ctx, key.address);
+	frontend = md_rev6.lookup(&key);
+	if (!frontend)
+		return ALLOW;
+	write_address6(ctx, frontend->address);
+	ctx->user_port = frontend->port;
+	return ALLOW;
+}
+
+static __always_inline int send6(struct bpf_sock_addr *ctx)
+{
+	return is_v4_mapped(ctx) ? to_backend4(ctx, ctx->user_ip6[3], true) : to_backend6(ctx);
+}
+
+static __always_inline int receive6(struct bpf_sock_addr *ctx)
+{
+	return is_v4_mapped(ctx) ? to_frontend4(ctx, ctx->user_ip6[3], true) : to_frontend6(ctx);
+}
+
+/* One function per hook: a program is loaded for exactly one attach type. */
+int connect4(struct bpf_sock_addr *ctx) { return to_backend4(ctx, ctx->user_ip4, false); }
+int connect6(struct bpf_sock_addr *ctx) { return send6(ctx); }
+int sendmsg4(struct bpf_sock_addr *ctx) { return to_backend4(ctx, ctx->user_ip4, false); }
+int sendmsg6(struct bpf_sock_addr *ctx) { return send6(ctx); }
+int recvmsg4(struct bpf_sock_addr *ctx) { return to_frontend4(ctx, ctx->user_ip4, false); }
+int recvmsg6(struct bpf_sock_addr *ctx) { return receive6(ctx); }
+int getpeername4(struct bpf_sock_addr *ctx) { return to_frontend4(ctx, ctx->user_ip4, false); }
+int getpeername6(struct bpf_sock_addr *ctx) { return receive6(ctx); }
+
+#endif

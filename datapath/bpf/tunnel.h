@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* The collect-metadata tunnel device: the identity travels as the VNI. */
+#ifndef MESHD_TUNNEL_H
+#define MESHD_TUNNEL_H
+
+#include "count.h"
+#include "lookup.h"
+
+#define TUNNEL_TTL 64
+
+static __always_inline int encap(struct __sk_buff *skb, struct peer *peer, __u32 identity, __u32 tunnel_ifindex)
+{
+	struct bpf_tunnel_key key = {.tunnel_id = identity, .tunnel_ttl = TUNNEL_TTL};
+	/* IPv6 needs the outer checksum: receivers drop zero ones silently. */
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+
+	if (peer->flags & PEER_TUNNEL6) {
+		__builtin_memcpy(key.remote_ipv6, peer->tunnel, sizeof(key.remote_ipv6));
+		flags = BPF_F_TUNINFO_IPV6;
+	} else {
+		key.remote_ipv4 = __builtin_bswap32(peer->tunnel[0]);
+	}
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+		return drop(skb, DROP_NO_TUNNEL);
+	return bpf_redirect(tunnel_ifindex, 0);
+}
+
+/* The VNI of a received packet in *identity; false without tunnel metadata. */
+static __always_inline bool received_identity(struct __sk_buff *skb, __u32 *identity)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) &&
+	    bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+		return false;
+	*identity = key.tunnel_id;
+	return true;
+}
+
+#endif

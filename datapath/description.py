@@ -1,0 +1,127 @@
+"""Map entries → what they were built from, and a line for people. The inverse of entries.py."""
+
+import ctypes
+import sys
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from types import MappingProxyType
+
+from datapath.entries import OVERHEAD4, Entry, IPAddress
+from datapath.layout import (
+    AddrKey,
+    Be4,
+    Be6,
+    Cfg,
+    CidrKey,
+    Endpoint,
+    Family,
+    Peer,
+    PeerFlag,
+    Svc,
+    Svc4Key,
+    Svc6Key,
+)
+
+
+def decode(entry: Entry) -> dict[str, object]:
+    """The arguments that the entry was built from. Raises KeyError for a map that has no builder."""
+    return _DECODERS[entry.map](entry.key, entry.value)
+
+
+def describe(entry: Entry) -> str:
+    """One line for people, for example `10.0.0.1 identity=65537 tunnel=172.18.2.11 remote=True`."""
+    facts = decode(entry)
+    subject = {
+        "md_ipcache": ("address",),
+        "md_cidrs": ("prefix",),
+        "md_endpoint": ("address",),
+        "md_be4": ("backend_id",),
+        "md_be6": ("backend_id",),
+        "md_cfg": (),
+    }.get(entry.map, ("address", "port", "protocol"))
+    words = ["/".join(str(facts.pop(name)) for name in subject)] if subject else []
+    words += [f"{name}={_text(value)}" for name, value in facts.items()]
+    return " ".join(words)
+
+
+def _text(value: object) -> str:
+    return value.hex(":") if isinstance(value, bytes) else "none" if value is None else str(value)
+
+
+def _address(family: int, word: bytes) -> IPAddress:
+    return IPv4Address(word[:4]) if family == Family.V4 else IPv6Address(word)
+
+
+def _decode_peer(value: bytes) -> dict[str, object]:
+    peer = Peer.from_buffer_copy(value)
+    tunnel: IPAddress | None = None
+    if peer.flags & (PeerFlag.TUNNEL4 | PeerFlag.TUNNEL6):
+        family = Family.V4 if peer.flags & PeerFlag.TUNNEL4 else Family.V6
+        tunnel = _address(family, bytes(peer.tunnel))
+    return {"identity": peer.identity, "tunnel": tunnel, "remote": bool(peer.flags & PeerFlag.REMOTE)}
+
+
+def _decode_ipcache(key: bytes, value: bytes) -> dict[str, object]:
+    k = AddrKey.from_buffer_copy(key)
+    return {"address": _address(k.family, bytes(k.word)), **_decode_peer(value)}
+
+
+def _decode_cidr(key: bytes, value: bytes) -> dict[str, object]:
+    k = CidrKey.from_buffer_copy(key)
+    prefix = ip_network((_address(k.family, bytes(k.word)), k.prefixlen - 32))
+    return {"prefix": prefix, **_decode_peer(value)}
+
+
+def _decode_endpoint(key: bytes, value: bytes) -> dict[str, object]:
+    k = AddrKey.from_buffer_copy(key)
+    v = Endpoint.from_buffer_copy(value)
+    return {
+        "address": _address(k.family, bytes(k.word)),
+        "ifindex": v.ifindex,
+        "mac": bytes(v.mac),
+        "host_mac": bytes(v.host_mac),
+        "identity": v.identity,
+    }
+
+
+def _decode_backend(key: bytes, value: bytes) -> dict[str, object]:
+    v4 = len(value) == ctypes.sizeof(Be4)
+    v = (Be4 if v4 else Be6).from_buffer_copy(value)
+    return {
+        "backend_id": int.from_bytes(key, sys.byteorder),
+        "address": _address(Family.V4 if v4 else Family.V6, bytes(v.address)),
+        "port": v.port,
+        "protocol": v.protocol,
+    }
+
+
+def _decode_svc(key: bytes, value: bytes) -> dict[str, object]:
+    v4 = len(key) == ctypes.sizeof(Svc4Key)
+    k = (Svc4Key if v4 else Svc6Key).from_buffer_copy(key)
+    v = Svc.from_buffer_copy(value)
+    facts: dict[str, object] = {
+        "address": _address(Family.V4 if v4 else Family.V6, bytes(k.address)),
+        "port": k.port,
+        "protocol": k.protocol,
+    }
+    return facts | ({"slot": k.slot, "backend_id": v.backend} if k.slot else {"count": v.count})
+
+
+def _decode_cfg(key: bytes, value: bytes) -> dict[str, object]:
+    v = Cfg.from_buffer_copy(value)
+    mtu = v.inner_mtu4 + OVERHEAD4 if v.inner_mtu4 else 0
+    return {"tunnel_ifindex": v.tunnel_ifindex, "underlay_mtu": mtu}
+
+
+_DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingProxyType(
+    {
+        "md_ipcache": _decode_ipcache,
+        "md_cidrs": _decode_cidr,
+        "md_endpoint": _decode_endpoint,
+        "md_be4": _decode_backend,
+        "md_be6": _decode_backend,
+        "md_svc4": _decode_svc,
+        "md_svc6": _decode_svc,
+        "md_cfg": _decode_cfg,
+    }
+)

@@ -1,0 +1,163 @@
+"""Desired values → map entries. Pure; the way back is description.py."""
+
+import ctypes
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from types import MappingProxyType
+
+from datapath.layout import (
+    IDENTITY_BITS,
+    AddrKey,
+    Be4,
+    Be6,
+    Cfg,
+    CidrKey,
+    Endpoint,
+    Peer,
+    PeerFlag,
+    Svc,
+    Svc4Key,
+    Svc6Key,
+)
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+# Outer IP + UDP + VXLAN + inner Ethernet header.
+OVERHEAD4 = 20 + 8 + 8 + 14
+OVERHEAD6 = 40 + 8 + 8 + 14
+
+# In which order maps are published; the reverse to remove. A frontend (slot 0) comes after its slots: within
+# md_svc4 and md_svc6 the order that `service_entries` gives is the order to write.
+RANK: Mapping[str, int] = MappingProxyType(
+    {
+        "md_cfg": 0,
+        "md_endpoint": 1,
+        "md_be4": 2,
+        "md_be6": 2,
+        "md_cidrs": 3,
+        "md_ipcache": 4,
+        "md_svc4": 5,
+        "md_svc6": 5,
+    }
+)
+
+MAX_SLOTS = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a BPF map, ready to write."""
+
+    map: str
+    key: bytes
+    value: bytes
+
+
+def ipcache_entry(address: IPAddress, *, identity: int, tunnel: IPAddress | None, remote: bool) -> Entry:
+    """Who `address` is and, if `tunnel`, which node carries it."""
+    return Entry("md_ipcache", _addr_key(address), _peer(identity, tunnel, remote))
+
+
+def cidr_entry(prefix: IPNetwork, *, identity: int, tunnel: IPAddress | None, remote: bool) -> Entry:
+    """The fallback for addresses of `prefix` without an entry of their own."""
+    word = prefix.network_address.packed
+    key = CidrKey(prefixlen=32 + prefix.prefixlen, family=prefix.version, word=_padded(word))
+    return Entry("md_cidrs", bytes(key), _peer(identity, tunnel, remote))
+
+
+def endpoint_entry(address: IPAddress, *, ifindex: int, mac: bytes, host_mac: bytes, identity: int) -> Entry:
+    """A pod of this node: `ifindex` and `host_mac` are its interface's host side, `mac` is the pod's."""
+    _require("identity", identity, (1 << IDENTITY_BITS) - 1)
+    _require("ifindex", ifindex, 0x7FFFFFFF, least=1)
+    value = Endpoint(ifindex=ifindex, identity=identity, mac=_mac(mac), host_mac=_mac(host_mac))
+    return Entry("md_endpoint", _addr_key(address), bytes(value))
+
+
+def backend_entry(backend_id: int, address: IPAddress, port: int, protocol: int) -> Entry:
+    """`protocol` is IPPROTO_*; `backend_id` 0 means none and is refused."""
+    _require("backend_id", backend_id, 0xFFFFFFFF, least=1)
+    _require("port", port, 0xFFFF, least=1)
+    key = backend_id.to_bytes(4, sys.byteorder)
+    if address.version == 4:
+        return Entry("md_be4", key, bytes(Be4(_packed4(address), port, protocol)))
+    return Entry("md_be6", key, bytes(Be6(_padded(address.packed), port, protocol)))
+
+
+def service_entries(address: IPAddress, port: int, protocol: int, backend_ids: Sequence[int]) -> list[Entry]:
+    """Slots 1..n, then the frontend (slot 0), whose count makes them visible.
+
+    No backend at all gives a frontend that refuses connections.
+    """
+    _require("number of backends", len(backend_ids), MAX_SLOTS)
+    slots = [
+        slot_entry(address, port, protocol, slot=n, backend_id=backend_id)
+        for n, backend_id in enumerate(backend_ids, 1)
+    ]
+    return [*slots, frontend_entry(address, port, protocol, count=len(backend_ids))]
+
+
+def slot_entry(address: IPAddress, port: int, protocol: int, *, slot: int, backend_id: int) -> Entry:
+    """The `slot`-th (from 1) backend reference of a frontend."""
+    _require("slot", slot, MAX_SLOTS, least=1)
+    _require("backend_id", backend_id, 0xFFFFFFFF, least=1)
+    return _svc_entry(address, port, protocol, slot, Svc(backend=backend_id))
+
+
+def frontend_entry(address: IPAddress, port: int, protocol: int, *, count: int) -> Entry:
+    """Slot 0: from now on `count` slots are chosen from."""
+    _require("count", count, MAX_SLOTS)
+    return _svc_entry(address, port, protocol, 0, Svc(count=count))
+
+
+def config_entry(*, tunnel_ifindex: int, underlay_mtu: int) -> Entry:
+    """What the programs must know of this node; `underlay_mtu` in bytes, 0 sets no limit."""
+    _require("underlay_mtu", underlay_mtu, 0xFFFF)
+    _require("tunnel_ifindex", tunnel_ifindex, 0x7FFFFFFF)
+    cfg = Cfg(
+        tunnel_ifindex=tunnel_ifindex,
+        inner_mtu4=max(0, underlay_mtu - OVERHEAD4),
+        inner_mtu6=max(0, underlay_mtu - OVERHEAD6),
+    )
+    return Entry("md_cfg", bytes(4), bytes(cfg))
+
+
+def _require(name: str, value: int, most: int, *, least: int = 0) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} {value} is not between {least} and {most}")
+
+
+def _padded(packed: bytes) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * 16).from_buffer_copy(packed.ljust(16, b"\0"))
+
+
+def _packed4(address: IPAddress) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * 4).from_buffer_copy(address.packed)
+
+
+def _mac(mac: bytes) -> ctypes.Array[ctypes.c_uint8]:
+    _require("length of a MAC address", len(mac), 6, least=6)
+    return (ctypes.c_uint8 * 6).from_buffer_copy(mac)
+
+
+def _addr_key(address: IPAddress) -> bytes:
+    return bytes(AddrKey(family=address.version, word=_padded(address.packed)))
+
+
+def _peer(identity: int, tunnel: IPAddress | None, remote: bool) -> bytes:
+    _require("identity", identity, 0xFFFFFFFF)
+    flags = PeerFlag.REMOTE if remote else PeerFlag(0)
+    if tunnel is not None:
+        flags |= PeerFlag.TUNNEL4 if tunnel.version == 4 else PeerFlag.TUNNEL6
+    return bytes(Peer(identity, flags, _padded(tunnel.packed if tunnel else b"")))
+
+
+def _svc_entry(address: IPAddress, port: int, protocol: int, slot: int, value: Svc) -> Entry:
+    _require("port", port, 0xFFFF, least=1)
+    if address.version == 4:
+        key4 = Svc4Key(address=_packed4(address), port=port, slot=slot, protocol=protocol)
+        return Entry("md_svc4", bytes(key4), bytes(value))
+    key6 = Svc6Key(address=_padded(address.packed), port=port, slot=slot, protocol=protocol)
+    return Entry("md_svc6", bytes(key6), bytes(value))

@@ -1,0 +1,196 @@
+"""The ctypes twin of bpf/layout.h and bpf/drop.h, and the list of maps.
+
+The C headers are the truth. That this twin equals them is proved by a unit test (a C program prints every size
+and offset), when the programs are loaded (bcc's types) and when a pinned map is used again (the kernel's figures).
+"""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from types import MappingProxyType
+
+LAYOUT_VERSION = 1
+IDENTITY_BITS = 24
+
+_u8 = ctypes.c_uint8
+_u16 = ctypes.c_uint16
+_u32 = ctypes.c_uint32
+_u64 = ctypes.c_uint64
+_be16 = _u16.__ctype_be__
+_v4 = _u8 * 4  # an address as its packed bytes, which are in network order
+_v6 = _u8 * 16  # the same, or four zero-padded IPv4 bytes where both families share a map
+_mac = _u8 * 6
+
+
+class Family(IntEnum):
+    V4 = 4
+    V6 = 6
+
+
+class PeerFlag(IntFlag):
+    REMOTE = 1
+    TUNNEL4 = 2
+    TUNNEL6 = 4
+
+
+class DropReason(IntEnum):
+    """Why something was dropped; SOURCE_UNVERIFIED is counted, but delivered."""
+
+    NONE = 0
+    INVALID = 1
+    SPOOFED = 2
+    NO_TUNNEL = 3
+    NO_TUNNEL_KEY = 4
+    SOURCE_LOCAL = 5
+    IDENTITY_MISMATCH = 6
+    SOURCE_UNVERIFIED = 7
+    NO_ENDPOINT = 8
+    NO_BACKEND = 9
+    TOO_BIG = 10
+
+    @property
+    def label(self) -> str:
+        """The reason as people read it: `no-endpoint`."""
+        return self.name.lower().replace("_", "-")
+
+
+class AddrKey(ctypes.Structure):
+    _fields_ = (("family", _u8), ("pad", _u8 * 3), ("word", _v6))
+
+
+class CidrKey(ctypes.Structure):
+    _fields_ = (("prefixlen", _u32), ("family", _u8), ("pad", _u8 * 3), ("word", _v6))
+
+
+class Peer(ctypes.Structure):
+    _fields_ = (("identity", _u32), ("flags", _u32), ("tunnel", _v6))
+
+
+class Endpoint(ctypes.Structure):
+    _fields_ = (("ifindex", _u32), ("identity", _u32), ("mac", _mac), ("host_mac", _mac))
+
+
+class Svc4Key(ctypes.Structure):
+    _fields_ = (
+        ("address", _v4),
+        ("port", _be16),
+        ("slot", _u16),
+        ("protocol", _u8),
+        ("scope", _u8),
+        ("pad", _u8 * 2),
+    )
+
+
+class Svc6Key(ctypes.Structure):
+    _fields_ = (
+        ("address", _v6),
+        ("port", _be16),
+        ("slot", _u16),
+        ("protocol", _u8),
+        ("scope", _u8),
+        ("pad", _u8 * 2),
+    )
+
+
+class Svc(ctypes.Structure):
+    _fields_ = (("backend", _u32), ("count", _u16), ("flags", _u16))
+
+
+class Be4(ctypes.Structure):
+    _fields_ = (("address", _v4), ("port", _be16), ("protocol", _u8), ("flags", _u8))
+
+
+class Be6(ctypes.Structure):
+    _fields_ = (("address", _v6), ("port", _be16), ("protocol", _u8), ("flags", _u8))
+
+
+class Rev4Key(ctypes.Structure):
+    _fields_ = (("cookie", _u64), ("address", _v4), ("port", _be16), ("pad", _u8 * 2))
+
+
+class Rev4(ctypes.Structure):
+    _fields_ = (("address", _v4), ("port", _be16), ("pad", _u8 * 2))
+
+
+class Rev6Key(ctypes.Structure):
+    _fields_ = (("cookie", _u64), ("address", _v6), ("port", _be16), ("pad", _u8 * 6))
+
+
+class Rev6(ctypes.Structure):
+    _fields_ = (("address", _v6), ("port", _be16), ("pad", _u8 * 2))
+
+
+class Counter(ctypes.Structure):
+    _fields_ = (("packets", _u64), ("bytes", _u64))
+
+
+class Cfg(ctypes.Structure):
+    _fields_ = (("tunnel_ifindex", _u32), ("inner_mtu4", _u16), ("inner_mtu6", _u16))
+
+
+# C name of every struct and its twin.
+STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
+    {
+        "addr_key": AddrKey,
+        "cidr_key": CidrKey,
+        "peer": Peer,
+        "endpoint": Endpoint,
+        "svc4_key": Svc4Key,
+        "svc6_key": Svc6Key,
+        "svc": Svc,
+        "be4": Be4,
+        "be6": Be6,
+        "rev4_key": Rev4Key,
+        "rev4": Rev4,
+        "rev6_key": Rev6Key,
+        "rev6": Rev6,
+        "counter": Counter,
+        "cfg": Cfg,
+    }
+)
+
+
+class MapType(IntEnum):
+    """The kernel's numbers (enum bpf_map_type)."""
+
+    HASH = 1
+    ARRAY = 2
+    PERCPU_ARRAY = 6
+    LRU_HASH = 9
+    LPM_TRIE = 11
+
+
+@dataclass(frozen=True, slots=True)
+class MapSpec:
+    """One map of bpf/maps.h; `size` is its default number of entries."""
+
+    kind: MapType
+    key: type[ctypes.Structure | ctypes.c_uint32]
+    value: type[ctypes.Structure]
+    size: int
+
+    @property
+    def key_size(self) -> int:
+        return ctypes.sizeof(self.key)
+
+    @property
+    def value_size(self) -> int:
+        return ctypes.sizeof(self.value)
+
+
+MAPS: Mapping[str, MapSpec] = MappingProxyType(
+    {
+        "md_ipcache": MapSpec(MapType.HASH, AddrKey, Peer, 524_288),
+        "md_cidrs": MapSpec(MapType.LPM_TRIE, CidrKey, Peer, 65_536),
+        "md_endpoint": MapSpec(MapType.HASH, AddrKey, Endpoint, 4_096),
+        "md_svc4": MapSpec(MapType.HASH, Svc4Key, Svc, 131_072),
+        "md_svc6": MapSpec(MapType.HASH, Svc6Key, Svc, 131_072),
+        "md_be4": MapSpec(MapType.HASH, _u32, Be4, 65_536),
+        "md_be6": MapSpec(MapType.HASH, _u32, Be6, 65_536),
+        "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
+        "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
+        "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, len(DropReason)),
+        "md_cfg": MapSpec(MapType.ARRAY, _u32, Cfg, 1),
+    }
+)
