@@ -190,7 +190,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_be6": MapSpec(MapType.HASH, _u32, Be6, 65_536),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
-        "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, len(DropReason)),
+        "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, 64),
         "md_cfg": MapSpec(MapType.ARRAY, _u32, Cfg, 1),
     }
 )

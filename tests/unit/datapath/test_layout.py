@@ -93,3 +93,7 @@ def test_every_map_is_declared_in_c_with_the_same_types() -> None:
 
 def test_names_fit_into_what_the_kernel_keeps() -> None:
     assert all(len(name) <= 15 for name in layout.MAPS)
+
+
+def test_drop_counters_have_room_for_reasons_to_come() -> None:
+    assert len(layout.DropReason) <= layout.MAPS["md_drops"].size

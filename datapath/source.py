@@ -1,0 +1,61 @@
+"""The program text and the compiler's flags, and the build number that stands for both.
+
+bcc rewrites map accesses only in the main text, not in included files, so our own headers are put in place here;
+`#line` keeps the file names of messages.
+"""
+
+import hashlib
+import platform
+import re
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datapath.layout import MAPS
+
+FOLDER = Path(__file__).parent / "bpf"
+_MAIN = "mesh.bpf.c"
+_INCLUDE = re.compile(r'#include "([\w.]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    text: str
+    flags: tuple[str, ...]
+
+    @property
+    def build(self) -> str:
+        """Changes with every change of the text or the flags."""
+        digest = hashlib.sha256("\0".join((self.text, *self.flags)).encode())
+        return digest.hexdigest()[:16]
+
+
+def read_source(pins: Path, sizes: Mapping[str, int]) -> Source:
+    """The programs for maps in the folder `pins` with `sizes` (entries) where they differ from the default.
+
+    Raises ValueError for a size of a map that does not exist.
+    """
+    unknown = sizes.keys() - MAPS.keys()
+    if unknown:
+        raise ValueError(f"size given for unknown map {', '.join(sorted(unknown))}")
+    flags = [f'-DMD_PINS="{pins}"']
+    for name, spec in MAPS.items():
+        flags.append(f"-D{name.upper()}_SIZE={sizes.get(name, spec.size)}")
+    triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
+    flags += ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{triplet}"]
+    return Source(_expand(_MAIN, set()), tuple(flags))
+
+
+def _expand(name: str, seen: set[str]) -> str:
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate((FOLDER / name).read_text().splitlines(), 1):
+        include = _INCLUDE.match(line)
+        if not include:
+            lines.append(line)
+        elif include[1] not in seen:
+            seen.add(include[1])
+            lines += [_expand(include[1], seen), f'#line {number + 1} "{name}"']
+        else:
+            lines.append("")
+    return "\n".join(lines)
