@@ -1,0 +1,119 @@
+"""The tc programs on their interfaces: from_pod on a pod's host side, from_tunnel on the tunnel device.
+
+Attaches with a fixed priority and handle, so that replacing loses
+no packet and nobody else's filter is touched. Works in the network namespace of the calling thread; synchronous
+(pyroute2's synchronous interface must not run inside an event loop).
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from datapath import bpf
+from datapath.pins import Programs
+
+PRIORITY = 109
+HANDLE = 1
+_INGRESS = 0xFFFFFFF2  # ffff:fff2, the ingress side of clsact
+_ETH_P_ALL = 3
+
+
+class AttachError(Exception):
+    """A program could not be attached; the text names the interface, the reason and the remedy."""
+
+
+def attach_endpoint(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
+    """from_pod on the ingress of a pod's host side; whether anything was written. Raises AttachError."""
+    return _attach(ifindex, "from_pod", programs, netlink)
+
+
+def attach_tunnel(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
+    """from_tunnel on the ingress of the tunnel device; whether anything was written. Raises AttachError."""
+    return _attach(ifindex, "from_tunnel", programs, netlink)
+
+
+def detach(ifindex: int, instance: str, *, netlink: IPRoute | None = None) -> bool:
+    """Remove the instance's filter, if it is there; whether it was. The clsact qdisc stays: others may use it."""
+    with opened_netlink(netlink) as ipr:
+        if not attached(ifindex, netlink=ipr).startswith(_owner(instance)):
+            return False
+        ipr.tc("del-filter", "bpf", ifindex, HANDLE, parent="ffff:fff2", prio=PRIORITY, protocol=_ETH_P_ALL)
+        return True
+
+
+def attached(ifindex: int, *, netlink: IPRoute | None = None) -> str:
+    """The name of the filter in our place on the ingress of the interface, or an empty string.
+
+    Ours are `meshd:<instance>:<program>:<number of the program in the kernel>`.
+    """
+    with opened_netlink(netlink) as ipr:
+        for message in ipr.get_filters(index=ifindex, parent=_INGRESS):
+            options = message.get_attr("TCA_OPTIONS")
+            if message["info"] >> 16 == PRIORITY and message["handle"] == HANDLE and options:
+                return str(options.get_attr("TCA_BPF_NAME"))
+        return ""
+
+
+@contextmanager
+def opened_netlink(netlink: IPRoute | None) -> Iterator[IPRoute]:
+    """The given socket, or one of its own for the time of the block."""
+    if netlink is not None:
+        yield netlink
+        return
+    with IPRoute() as own:
+        yield own
+
+
+def _attach(ifindex: int, program: str, programs: Programs, netlink: IPRoute | None) -> bool:
+    owner = _owner(programs.instance)
+    with opened_netlink(netlink) as ipr, bpf.opened(programs.path(program)) as fd:
+        # The kernel tells a filter's program number, but pyroute2 does not decode it: so it is in the name.
+        name = f"{owner}{program}:{bpf.program_id(fd)}"
+        found = attached(ifindex, netlink=ipr)
+        if found == name:
+            return False
+        if found and not found.startswith(owner):
+            raise AttachError(
+                f"interface {ifindex}: priority {PRIORITY} is held by {found!r}; "
+                "uninstall that one or give this instance its own node"
+            )
+        _replace(ipr, ifindex, fd, name)
+        return True
+
+
+def _owner(instance: str) -> str:
+    return f"meshd:{instance}:"
+
+
+def _replace(ipr: IPRoute, ifindex: int, fd: int, name: str) -> None:
+    try:
+        _ensure_clsact(ipr, ifindex)
+        ipr.tc(
+            "replace-filter",
+            "bpf",
+            ifindex,
+            HANDLE,
+            fd=fd,
+            name=name,
+            parent="ffff:fff2",
+            prio=PRIORITY,
+            protocol=_ETH_P_ALL,
+            classid=1,
+            direct_action=True,
+        )
+    except NetlinkError as error:
+        raise AttachError(
+            f"interface {ifindex}: {name}: {error}; the interface may be gone, "
+            "or the kernel lacks CONFIG_NET_CLS_BPF or CONFIG_NET_SCH_INGRESS"
+        ) from error
+
+
+def _ensure_clsact(ipr: IPRoute, ifindex: int) -> None:
+    try:
+        ipr.tc("add", "clsact", ifindex)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:
+            raise
