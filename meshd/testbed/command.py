@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from rich.table import Table
 from certs.names import CertsError
 from meshd.testbed import check, layout, process
 from meshd.testbed.cgroup import CgroupError
+from meshd.testbed.demo.story import run_demo
 from meshd.testbed.netns import NetworkError
 from meshd.testbed.objects import is_ready, read_manifest
 from meshd.testbed.process import StartError
@@ -45,14 +47,21 @@ def _with_testbed(function: Function) -> Function:
     @wraps(function)
     def wrapped(*args: object, tag: str, clusters: str, **kwargs: object) -> object:
         _require_machine()
-        try:
+        with _explained():
             return function(Testbed(tag, clusters.split(",")), *args, **kwargs)
-        except KeyError as error:
-            _fail(str(error.args[0]), EXIT_USAGE)
-        except (StartError, NetworkError, CgroupError, CertsError, OSError) as error:
-            _fail(str(error), EXIT_BROKEN)
 
     return wrapped
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Ends the program with one sentence for errors that are no bugs."""
+    try:
+        yield
+    except KeyError as error:
+        _fail(str(error.args[0]), EXIT_USAGE)
+    except (StartError, NetworkError, CgroupError, CertsError, OSError) as error:
+        _fail(str(error), EXIT_BROKEN)
 
 
 def _require_machine() -> None:
@@ -247,3 +256,15 @@ def kill(bed: Testbed, name: str, signal_name: str) -> None:
 def start(bed: Testbed, names: tuple[str, ...]) -> None:
     """Starts processes that do not run and waits until they are ready."""
     bed.start_parts([bed.part(name) for name in names])
+
+
+@testbed.command()
+@click.option("--tag", default="demo", show_default=True, help="Name of the testbed; one that stands is replaced.")
+@click.option("--control", is_flag=True, help="Negative control: daemons stopped before step b, which then must fail.")
+@click.option("--keep", is_flag=True, help="Leave the testbed standing at the end.")
+@click.option("--build", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="For results.")
+def demo(tag: str, control: bool, keep: bool, build: Path) -> int:
+    """The story of ClusterMesh with real packets, in a table. Exit 1 if a step does not see what it expects."""
+    _require_machine()
+    with _explained():
+        return 0 if run_demo(Testbed(tag), build, control=control, keep=keep) else EXIT_FAILED

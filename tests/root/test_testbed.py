@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from meshd.testbed import cgroup, netns, process
+from meshd.testbed.demo import load
+from meshd.testbed.demo.results import Request, parse
 from meshd.testbed.layout import BPFFS, Layout
 from meshd.testbed.testbed import Testbed
 
@@ -38,29 +40,12 @@ def bed() -> Iterator[Testbed]:
         testbed.down()
 
 
-def curl(bed: Testbed, pod: str, url: str) -> dict[str, str] | None:
-    """What a server answers to a pod, or None if it cannot be reached."""
-    argv = [
-        sys.executable,
-        "-m",
-        "meshd",
-        "testbed",
-        "exec",
-        "--tag",
-        bed.layout.tag,
-        pod,
-        "--",
-        "curl",
-        "-sS",
-        "-m",
-        "5",
-        url,
-    ]
-    result = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if result.returncode:
-        return None
-    answer: dict[str, str] = json.loads(result.stdout)
-    return answer
+def ask(bed: Testbed, pod: str, host: str, port: int = 80) -> Request:
+    """One request from a pod, by way of the command line."""
+    argv = [sys.executable, "-m", "meshd", "testbed", "exec", "--tag", bed.layout.tag, pod, "--"]
+    argv += [sys.executable, "-I", load.__file__, host, str(port), "--requests=1"]
+    [request] = parse(subprocess.check_output(argv).splitlines()).requests
+    return request
 
 
 def masqueraded(bed: Testbed) -> int:
@@ -72,22 +57,25 @@ def masqueraded(bed: Testbed) -> int:
 
 
 def test_cluster_ip_reaches_pods_of_the_own_cluster_only(bed: Testbed) -> None:
-    seen = [curl(bed, "cluster1/frontend-1", "http://30.1.1.1/") for _ in range(12)]
-    assert {(answer["cluster"], answer["peer"]) for answer in seen if answer} == {("cluster1", "10.0.1.1")}
-    assert None not in seen
+    seen = {ask(bed, "cluster1/frontend-1", "30.1.1.1").pod for _ in range(12)}
+    assert seen == {"cluster1/rebel-base-1", "cluster1/rebel-base-2"}
+
+
+def test_pods_of_a_cluster_see_each_others_addresses(bed: Testbed) -> None:
+    assert ask(bed, "cluster1/x-wing", "10.0.0.1", 8080).peer == "10.0.1.2"
 
 
 def test_pods_of_another_cluster_cannot_be_reached(bed: Testbed) -> None:
     before = masqueraded(bed)
-    assert curl(bed, "cluster1/frontend-1", "http://20.0.0.1:8080/") is None
+    assert ask(bed, "cluster1/frontend-1", "20.0.0.1", 8080).error
     assert masqueraded(bed) > before, "the counter that the demo trusts must count"
 
 
-def test_node_is_seen_by_its_own_address(bed: Testbed) -> None:
-    result = netns.output(
-        ["curl", "-sS", "-m", "5", "http://30.1.2.1/"], namespace=bed.layout.node("cluster1", "node1")
-    )
-    assert json.loads(result) == {"pod": "inventory-1", "cluster": "cluster1", "peer": "172.18.1.11"}
+def test_a_node_reaches_cluster_ips_with_its_own_address(bed: Testbed) -> None:
+    argv = [sys.executable, "-I", load.__file__, "30.1.2.1", "80", "--requests=1"]
+    output = netns.output(argv, namespace=bed.layout.node("cluster1", "node1"))
+    [request] = parse(output.encode().splitlines()).requests
+    assert (request.pod, request.peer) == ("cluster1/inventory-1", "172.18.1.11")
 
 
 def test_exec_joins_the_nodes_cgroup_and_the_pods_namespace(bed: Testbed) -> None:
@@ -101,14 +89,12 @@ def test_exec_joins_the_nodes_cgroup_and_the_pods_namespace(bed: Testbed) -> Non
 
 def test_readiness_and_added_pods_move_the_service(bed: Testbed) -> None:
     bed.set_ready("cluster2", ["rebel-base-1", "rebel-base-2"], ready=False)
-    assert curl(bed, "cluster2/frontend-1", "http://30.2.1.1/") is None, "refused: no endpoint"
+    assert ask(bed, "cluster2/frontend-1", "30.2.1.1").error, "refused: no endpoint"
     bed.add_pod("cluster2", "rebel-base-9", like="rebel-base-1", ip="20.0.0.9")
-    answer = curl(bed, "cluster2/frontend-1", "http://30.2.1.1/")
-    assert answer is not None
-    assert answer["pod"] == "rebel-base-9"
+    assert ask(bed, "cluster2/frontend-1", "30.2.1.1").pod == "cluster2/rebel-base-9"
     bed.delete_pod("cluster2", "rebel-base-9")
     bed.set_ready("cluster2", ["rebel-base-1", "rebel-base-2"], ready=True)
-    assert curl(bed, "cluster2/frontend-1", "http://30.2.1.1/")
+    assert ask(bed, "cluster2/frontend-1", "30.2.1.1").pod in ("cluster2/rebel-base-1", "cluster2/rebel-base-2")
 
 
 def test_up_again_restarts_only_what_died(bed: Testbed) -> None:
@@ -119,21 +105,21 @@ def test_up_again_restarts_only_what_died(bed: Testbed) -> None:
     bed.up(mesh=False)
     after = {record.name: record for record in process.load_all(bed.layout.processes)}
     assert {name for name, record in after.items() if record != before[name]} == {victim.name}
-    assert curl(bed, "cluster1/frontend-1", "http://30.1.2.1/")
+    assert ask(bed, "cluster1/frontend-1", "30.1.2.1").pod
 
 
 def test_two_testbeds_stand_side_by_side_and_one_leaves_without_the_other(bed: Testbed) -> None:
     second = Testbed(new_tag(), ["cluster1"])
     try:
         second.up(mesh=False)
-        assert curl(second, "cluster1/frontend-1", "http://30.1.1.1/")
+        assert ask(second, "cluster1/frontend-1", "30.1.1.1").pod
     finally:
         second.down()
     assert_nothing_left(second.layout)
-    assert curl(bed, "cluster1/frontend-1", "http://30.1.1.1/")
+    assert ask(bed, "cluster1/frontend-1", "30.1.1.1").pod
 
 
-def test_down_after_a_crash_removes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_down_after_a_crash_removes_all() -> None:
     """`up` dies half way: no record of a process, half a state folder; `down` still finds everything by its tag."""
     crashed = Testbed(new_tag(), ["cluster1"])
     try:

@@ -1,0 +1,96 @@
+"""Step b's proof by others: the servers' logs, the wire, the nft counters, bpftool."""
+
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+import msgspec
+
+from meshd.testbed.demo import witness
+from meshd.testbed.demo.pcap import Tunnelled
+from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE, SERVICE, Stage
+from meshd.testbed.plan import CLUSTERS
+
+BIG = 1_000_000
+"""Bytes of an answer that needs full packets: with a wrong MSS the tunnel would fragment them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the witnesses had counted before."""
+
+    nft: witness.Counts
+    log_lines: witness.Counts
+    frames: int
+
+
+def snapshot(stage: Stage) -> Snapshot:
+    _, lines = witness.server_peers(stage.bed)
+    return Snapshot(witness.count_nft(stage.bed), lines, len(stage.capture.frames().tunnelled))
+
+
+def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) -> list[str]:
+    """What speaks against the mesh; keeps what was read as evidence. Makes some big requests of its own."""
+    peers, _ = witness.server_peers(stage.bed, before.log_lines)
+    problems = [] if peers == Counter({CLIENT_ADDRESS: expected_requests}) else [f"servers' logs: {dict(peers)}"]
+    big = stage.request("b", 24, f"--size={BIG}", "--concurrency=4")
+    if big.failures or any(answer.bytes < BIG for answer in big.requests):
+        problems.append(f"{len(big.failures)} big requests failed")
+    frames = stage.capture.frames()
+    nft = witness.added(before.nft, witness.count_nft(stage.bed))
+    problems += _packet_problems(stage, frames.tunnelled[before.frames :])
+    if frames.fragments:
+        problems.append(f"{frames.fragments} outer fragments")
+    touched = [name for name in nft if SERVICE in name or name.endswith(" masqueraded")]
+    if touched:
+        problems.append(f"the cluster's own NAT saw it: {', '.join(touched)}")
+    _keep(stage, "b-nft-added.json", nft)
+    _keep(stage, "b-server-peers.json", dict(peers))
+    for cluster, node in ((CLIENT_CLUSTER, CLIENT_NODE), ("cluster2", "node1")):
+        witness.keep_bpf(stage.bed, cluster, node, stage.evidence / "bpf" / f"{cluster}-{node}")
+    return problems
+
+
+def _packet_problems(stage: Stage, packets: tuple[Tunnelled, ...]) -> list[str]:
+    """Outer addresses are the two nodes', the VNI is the identity that the source's own etcd gives it."""
+    counted = Counter(packets)
+    rows = [
+        {
+            "outer": [str(end) for end in packet.outer],
+            "vni": packet.vni,
+            "inner": [str(end) for end in packet.inner],
+            "packets": count,
+        }
+        for packet, count in sorted(counted.items(), key=lambda item: (item[0].outer, item[0].inner))
+    ]
+    _keep(stage, "b-tunnel.json", rows)
+    if not packets:
+        return ["no packet in the tunnel"]
+    try:
+        return [problem for packet in counted if (problem := _packet_problem(stage, packet))]
+    except KeyError as error:
+        return [str(error.args[0])]
+
+
+def _packet_problem(stage: Stage, packet: Tunnelled) -> str | None:
+    source, destination = (_node_of(address) for address in packet.inner)
+    if source is None or destination is None:
+        return f"a packet between {packet.inner[0]} and {packet.inner[1]}, which are no pods"
+    if packet.outer != (source[1], destination[1]):
+        return f"{packet.inner[0]} → {packet.inner[1]} went by {packet.outer[0]} → {packet.outer[1]}"
+    identity = witness.identity_of(stage.bed, source[0], str(packet.inner[0]))
+    if packet.vni != identity:
+        return f"packets of {packet.inner[0]} carry VNI {packet.vni}, its identity is {identity}"
+    return None
+
+
+def _node_of(pod: IPv4Address) -> tuple[str, IPv4Address] | None:
+    for cluster in CLUSTERS.values():
+        for node in cluster.nodes:
+            if pod in node.pod_cidr:
+                return cluster.name, node.address
+    return None
+
+
+def _keep(stage: Stage, name: str, content: object) -> None:
+    (stage.evidence / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

@@ -1,0 +1,69 @@
+"""What the steps of the demo play with: the testbed, the client in frontend-1, the capture, the evidence."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshd.testbed.demo.capture import Capture
+from meshd.testbed.demo.client import Stream
+from meshd.testbed.demo.results import Load
+from meshd.testbed.testbed import Testbed
+
+CLIENT_CLUSTER, CLIENT_POD, CLIENT_NODE = "cluster1", "frontend-1", "node2"
+CLIENT_ADDRESS = "10.0.1.1"
+FRONTEND, PORT = "30.1.1.1", 80
+SERVICE = "rebel-base"
+GLOBAL = "io.cilium/global-service"
+LOCAL_PODS = ("rebel-base-1", "rebel-base-2")
+CONVERGENCE_S = 10.0
+"""How long a step waits for the mesh to do what it should; then it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a step saw, in one or a few lines, and whether that is what it expects."""
+
+    ok: bool
+    text: str
+
+
+class Stage:
+    """One performance. Evidence of step `b` goes to files that begin with `b`."""
+
+    def __init__(self, bed: Testbed, evidence: Path, capture: Capture) -> None:
+        self.bed = bed
+        self.evidence = evidence
+        self.capture = capture
+        self._place = bed.kubelet(CLIENT_CLUSTER).place_of(bed.pod(CLIENT_CLUSTER, CLIENT_POD))
+        self._streams: list[Stream] = []
+        self._runs = 0
+
+    def stream(self, step: str, *options: str) -> Stream:
+        """Starts the load program in frontend-1, against the service's ClusterIP."""
+        self._runs += 1
+        output = self.evidence / f"{step}-load{self._runs}.jsonl"
+        stream = Stream(self._place, FRONTEND, PORT, list(options), output)
+        self._streams.append(stream)
+        return stream
+
+    def request(self, step: str, count: int, *options: str) -> Load:
+        """So many requests, as fast as they are answered."""
+        return self.stream(step, f"--requests={count}", *options).finish()
+
+    def request_until(self, step: str, wanted: Callable[[Load], bool]) -> tuple[Load, float]:
+        """Bursts of 40 requests until one is as wanted or CONVERGENCE_S are over; the last one, and seconds."""
+        start = time.monotonic()
+        while True:
+            load = self.request(step, 40)
+            took = time.monotonic() - start
+            if wanted(load) or took > CONVERGENCE_S:
+                return load, took
+
+    def set_global(self, cluster: str, *, on: bool) -> None:
+        self.bed.annotate(cluster, "Service", SERVICE, GLOBAL, "true" if on else None)
+
+    def close(self) -> None:
+        """Ends what still runs."""
+        for stream in self._streams:
+            stream.stop()

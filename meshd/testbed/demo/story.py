@@ -1,0 +1,138 @@
+"""Plays the steps one after the other on a fresh testbed, prints the table, writes the JSON, cleans up."""
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from meshd.testbed.demo import witness
+from meshd.testbed.demo.capture import Capture
+from meshd.testbed.demo.client import ClientError
+from meshd.testbed.demo.stage import Seen, Stage
+from meshd.testbed.demo.steps import STEPS, Step
+from meshd.testbed.netns import NetworkError
+from meshd.testbed.process import StartError
+from meshd.testbed.testbed import Testbed
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A line of build/demo.json."""
+
+    step: str
+    expect: str
+    seen: str
+    ok: bool
+    seconds: float
+
+
+def run_demo(bed: Testbed, build: Path, *, control: bool = False, keep: bool = False) -> bool:
+    """The whole demo; True if every step saw what it expects. Evidence goes to `<build>/demo/`.
+
+    `control` stops the daemons before step b and ends after it: then b must fail, and True means that it did.
+    Raises what Testbed.up() raises.
+    """
+    console = Console()
+    evidence = build / "demo"
+    shutil.rmtree(evidence, ignore_errors=True)
+    evidence.mkdir(parents=True)
+    with _interruptible(), _standing(bed, evidence, keep=keep):
+        with console.status("setting up two clusters") as status:
+            begun = time.monotonic()
+            bed.up(progress=lambda what: status.update(f"setting up: {what}"))
+            console.print(f"Two clusters are up after {time.monotonic() - begun:.1f} s (tag {bed.layout.tag}).")
+        outcomes = _play(bed, evidence, console, control=control)
+    (build / "demo.json").write_bytes(msgspec.json.format(msgspec.json.encode(outcomes), indent=2) + b"\n")
+    console.print(_table(outcomes))
+    failed = [outcome.step for outcome in outcomes if not outcome.ok]
+    took = sum(outcome.seconds for outcome in outcomes)
+    console.print(
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} steps as expected in {took:.0f} s; evidence: {evidence}/"
+    )
+    if control:
+        return [outcome.ok for outcome in outcomes] == [True, False]
+    return not failed
+
+
+def _play(bed: Testbed, evidence: Path, console: Console, *, control: bool) -> list[Outcome]:
+    capture = Capture(bed, evidence / "underlay.pcap")
+    stage = Stage(bed, evidence, capture)
+    outcomes = []
+    try:
+        for step in STEPS[:2] if control else STEPS:
+            if control and step.letter == "b":
+                _stop_daemons(bed)
+            with console.status(f"{step.letter}. {step.title}"):
+                outcomes.append(_outcome(step, stage))
+            if not console.is_terminal:
+                console.print(f"{step.letter}. {step.title}: {'ok' if outcomes[-1].ok else 'FAILED'}")
+    finally:
+        stage.close()
+        capture.stop()
+    return outcomes
+
+
+def _outcome(step: Step, stage: Stage) -> Outcome:
+    begun = time.monotonic()
+    try:
+        seen = step.play(stage)
+    except (ClientError, StartError, NetworkError, KeyError) as error:
+        seen = Seen(False, str(error.args[0] if error.args else error))
+    return Outcome(
+        step=f"{step.letter}. {step.title}",
+        expect=step.expect,
+        seen=seen.text,
+        ok=seen.ok,
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+def _stop_daemons(bed: Testbed) -> None:
+    for name in bed.parts:
+        if "/daemon-" in name:
+            bed.kill_part(name, signal.SIGTERM)
+
+
+@contextmanager
+def _standing(bed: Testbed, evidence: Path, *, keep: bool) -> Iterator[None]:
+    """A testbed from scratch, gone at the end whatever happens; its logs are kept."""
+    bed.down()
+    try:
+        yield
+    finally:
+        witness.keep_logs(bed, evidence / "logs")
+        if not keep:
+            bed.down()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: with everything cleaned up."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous: Callable[..., object] | int | None = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True)
+    table.add_column("step", ratio=3)
+    table.add_column("expected", ratio=3)
+    table.add_column("seen", ratio=4)
+    table.add_column("")
+    table.add_column("s", justify="right")
+    for outcome in outcomes:
+        mark = "[green]ok[/green]" if outcome.ok else "[bold red]FAILED[/bold red]"
+        table.add_row(outcome.step, outcome.expect, outcome.seen, mark, f"{outcome.seconds:.1f}")
+    return table
