@@ -124,8 +124,9 @@ def status(bed: Testbed, output: str) -> int:
     if output == "json":
         click.echo(json.dumps({"tag": bed.layout.tag, "processes": processes, "pods": pods}, indent=2))
     else:
-        _print_rows("processes", processes)
+        _print_rows("processes", [{k: v for k, v in row.items() if k != "log"} for row in processes])
         _print_rows("pods", pods)
+        click.echo(f"logs: {bed.layout.logs}")
     return 0 if all(row["state"] == "running" for row in processes) else EXIT_FAILED
 
 

@@ -6,6 +6,7 @@ to be there. Whoever changes something holds the lock.
 
 import contextlib
 import fcntl
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,9 +52,13 @@ class Testbed:
     def locked(self) -> Iterator[None]:
         """Holds the testbed's lock; another command on the same testbed waits."""
         ROOT.mkdir(parents=True, exist_ok=True)
-        with self.layout.lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        while True:
+            with self.layout.lock.open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not _is_file(lock.fileno(), self.layout.lock):  # `down` removed it while we waited
+                    continue
+                yield
+                return
 
     # up and down
 
@@ -77,7 +82,7 @@ class Testbed:
         """Ends and removes everything that carries the tag. Nothing there is success."""
         with self.locked():
             self._remove()
-        self.layout.lock.unlink(missing_ok=True)
+            self.layout.lock.unlink(missing_ok=True)
 
     def _make_underlay(self) -> None:
         for folder in (self.layout.state, self.layout.logs, self.layout.processes, self.layout.run):
@@ -260,3 +265,11 @@ class Testbed:
     def ready_pods(self, cluster: str) -> list[Object]:
         """The pods of a cluster that are ready."""
         return [pod for pod in self.kubelet(cluster).objects.list("Pod") if is_ready(pod)]
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Is the open file the one that the path leads to?"""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

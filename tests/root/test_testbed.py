@@ -133,6 +133,14 @@ def test_down_after_a_crash_removes_all() -> None:
     crashed.down()
 
 
+def test_without_root_one_sentence_and_exit_3() -> None:
+    argv = [sys.executable, "-m", "meshd", "testbed", "check"]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, user=65534, group=65534, cwd="/")
+    assert result.returncode == 3
+    assert "needs root" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def assert_nothing_left(layout: Layout) -> None:
     assert netns.names(layout.prefix) == []
     assert not layout.cgroup(cgroup.find_root()).exists()

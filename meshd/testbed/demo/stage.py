@@ -28,6 +28,19 @@ class Seen:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What the last burst of a wait saw, how long the wait was, and whether it was worth it."""
+
+    load: Load
+    seconds: float
+    met: bool
+
+    def told(self, what: str) -> str:
+        """`<what> 0.1 s after`, or that it did not happen."""
+        return f"{what} {self.seconds:.1f} s after" if self.met else f"not within {self.seconds:.0f} s: {what}"
+
+
 class Stage:
     """One performance. Evidence of step `b` goes to files that begin with `b`."""
 
@@ -42,7 +55,9 @@ class Stage:
     def stream(self, step: str, *options: str) -> Stream:
         """Starts the load program in frontend-1, against the service's ClusterIP."""
         self._runs += 1
-        output = self.evidence / f"{step}-load{self._runs}.jsonl"
+        return self._start(self.evidence / f"{step}-load{self._runs}.jsonl", *options)
+
+    def _start(self, output: Path, *options: str) -> Stream:
         stream = Stream(self._place, FRONTEND, PORT, list(options), output)
         self._streams.append(stream)
         return stream
@@ -51,14 +66,14 @@ class Stage:
         """So many requests, as fast as they are answered."""
         return self.stream(step, f"--requests={count}", *options).finish()
 
-    def request_until(self, step: str, wanted: Callable[[Load], bool]) -> tuple[Load, float]:
-        """Bursts of 40 requests until one is as wanted or CONVERGENCE_S are over; the last one, and seconds."""
+    def request_until(self, step: str, wanted: Callable[[Load], bool]) -> Wait:
+        """Bursts of 40 requests until one is as wanted or CONVERGENCE_S are over. Keeps the last burst only."""
         start = time.monotonic()
         while True:
-            load = self.request(step, 40)
+            load = self._start(self.evidence / f"{step}-wait.jsonl", "--requests=40").finish()
             took = time.monotonic() - start
             if wanted(load) or took > CONVERGENCE_S:
-                return load, took
+                return Wait(load, took, wanted(load))
 
     def set_global(self, cluster: str, *, on: bool) -> None:
         self.bed.annotate(cluster, "Service", SERVICE, GLOBAL, "true" if on else None)

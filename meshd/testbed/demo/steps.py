@@ -35,14 +35,14 @@ def only_local(stage: Stage) -> Seen:
 def shared(stage: Stage) -> Seen:
     for cluster in ("cluster1", "cluster2"):
         stage.set_global(cluster, on=True)
-    _, took = stage.request_until("b", lambda burst: len(burst.by_pod) == 4)
+    wait = stage.request_until("b", lambda burst: len(burst.by_pod) == 4)
     before = proof.snapshot(stage)
     load = stage.request("b", REQUESTS)
     problems = _unfair(load)
     if set(load.peers) != {CLIENT_ADDRESS}:
         problems.append(f"servers saw {shares(load.peers)}")
     problems += proof.problems_since(stage, before, expected_requests=REQUESTS)
-    return Seen(not problems, _told(load, f"all four {took:.1f} s after the annotations", *problems))
+    return Seen(not problems, _told(load, wait.told("all four answer"), *problems))
 
 
 def _unfair(load: Load) -> list[str]:
@@ -83,11 +83,11 @@ def control_plane_back(stage: Stage) -> Seen:
     bed = stage.bed
     bed.start_parts([bed.part("cluster2/etcd"), bed.part("cluster2/proxy")])
     bed.add_pod("cluster2", "rebel-base-3", like="rebel-base-1", ip="20.0.0.3")
-    load, took = stage.request_until("e", lambda burst: "cluster2/rebel-base-3" in burst.by_pod)
-    answered = load.by_pod["cluster2/rebel-base-3"]
-    problems = [] if answered else ["the new pod answered nothing"]
+    wait = stage.request_until("e", lambda burst: "cluster2/rebel-base-3" in burst.by_pod)
+    load = stage.request("e", 100)
+    problems = [] if load.by_pod["cluster2/rebel-base-3"] else ["the new pod answered nothing"]
     problems += _failed(load)
-    return Seen(not problems, _told(load, f"the new pod answers {took:.1f} s after it was added", *problems))
+    return Seen(not problems, _told(load, wait.told("the new pod answers"), *problems))
 
 
 def daemon_restarted(stage: Stage) -> Seen:
@@ -116,14 +116,14 @@ def daemon_restarted(stage: Stage) -> Seen:
 
 def unshared(stage: Stage) -> Seen:
     stage.set_global("cluster2", on=False)
-    _, took = stage.request_until("g", lambda burst: set(burst.by_cluster) == {"cluster1"} and not burst.failures)
+    wait = stage.request_until("g", lambda burst: set(burst.by_cluster) == {"cluster1"})
     load = stage.request("g", 200)
     problems = [] if set(load.by_cluster) == {"cluster1"} else ["cluster2 still answers"]
     problems += _failed(load)
     fragments = stage.capture.frames().fragments
     if fragments:
         problems.append(f"{fragments} outer fragments in the whole demo")
-    return Seen(not problems, _told(load, f"cluster2 gone {took:.1f} s after", *problems))
+    return Seen(not problems, _told(load, wait.told("cluster2 is gone"), *problems))
 
 
 def _told(load: Load, *more: str) -> str:

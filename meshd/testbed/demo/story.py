@@ -105,6 +105,9 @@ def _standing(bed: Testbed, evidence: Path, *, keep: bool) -> Iterator[None]:
     bed.down()
     try:
         yield
+    except BaseException:
+        Console(stderr=True).print(f"The demo ends early; the logs are in {evidence / 'logs'}/.")
+        raise
     finally:
         witness.keep_logs(bed, evidence / "logs")
         if not keep:
