@@ -1,0 +1,127 @@
+"""A connection to etcd that can only read: Range and Watch, over what the proxy serves.
+
+Every failure is UpstreamAway or one of its kinds; nothing of gRPC gets further.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Self
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from etcdproxy.listing import CommitData, read_commits
+from wire.proto import kv_pb2, rpc_pb2
+
+START, END = b"cilium/", b"meshd0"  # everything that is served
+_PAGE = 20_000  # keys; etcd walks the whole rest of the range for every page, so few and big ones
+_TIMEOUT_S = 30.0  # of one Range, and until a watch is there
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+class UpstreamAway(Exception):
+    """etcd does not answer, or not as one should; str(error) says what it said."""
+
+
+class Overtaken(UpstreamAway):
+    """The revision asked for is compacted at etcd."""
+
+
+class HistoryLost(UpstreamAway):
+    """What was heard so far has no continuation at this etcd; str(error) says why."""
+
+
+class Connection:
+    """Range and Watch at etcd; every failure is UpstreamAway, compaction Overtaken."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._range = channel.unary_unary(
+            "/etcdserverpb.KV/Range",
+            request_serializer=rpc_pb2.RangeRequest.SerializeToString,
+            response_deserializer=rpc_pb2.RangeResponse.FromString,
+        )
+        self._watch = channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=rpc_pb2.WatchRequest.SerializeToString,
+            response_deserializer=rpc_pb2.WatchResponse.FromString,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, target: str) -> AsyncIterator[Self]:
+        """Connects to `host:port`, without TLS: etcd stands on the proxy's own loopback."""
+        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+            yield cls(channel)
+
+    async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        try:
+            response: rpc_pb2.RangeResponse = await self._range(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.OUT_OF_RANGE:
+                raise Overtaken(str(error.details())) from error
+            raise _away(error) from error
+        return response
+
+    async def pages(self, revision: int) -> AsyncIterator[Iterable[kv_pb2.KeyValue]]:
+        """All entries that are served, as of a revision."""
+        key, more = START, True
+        while more:
+            request = rpc_pb2.RangeRequest(key=key, range_end=END, limit=_PAGE, revision=revision)
+            response = await self.range(request)
+            yield response.kvs
+            more = response.more
+            key = response.kvs[-1].key + b"\0" if more else key
+
+    @asynccontextmanager
+    async def watch(self, revision: int) -> AsyncIterator["Watch"]:
+        """The watch over all that is served, from `revision` on; etcd has taken it when the context begins."""
+        call = self._watch()
+        watch = Watch(call)
+        try:
+            create = rpc_pb2.WatchCreateRequest(key=START, range_end=END, start_revision=revision, fragment=True)
+            await call.write(rpc_pb2.WatchRequest(create_request=create))
+            async with asyncio.timeout(_TIMEOUT_S):
+                await watch.commits()
+            yield watch
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        except TimeoutError as error:
+            raise UpstreamAway("etcd does not answer a watch") from error
+        finally:
+            call.cancel()
+
+
+class Watch:
+    """Answers of the one watch; `header` is the last answer's."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[Message, rpc_pb2.WatchResponse]") -> None:
+        self._call = call
+        self.header = rpc_pb2.ResponseHeader()
+
+    async def commits(self) -> list[CommitData]:
+        """The commits of the next whole answer; none if it only says that the watch is there."""
+        events: list[kv_pb2.Event] = []
+        while True:
+            response = await self._call.read()
+            if not isinstance(response, rpc_pb2.WatchResponse):
+                raise UpstreamAway("etcd ended the watch")
+            self.header = response.header
+            if response.compact_revision:
+                raise Overtaken(f"compacted up to {response.compact_revision}")
+            if response.canceled:
+                raise UpstreamAway(f"etcd cancelled the watch: {response.cancel_reason}")
+            events.extend(response.events)
+            if not response.fragment:
+                return list(read_commits(events))
+
+
+def _away(error: grpc.aio.AioRpcError) -> UpstreamAway:
+    return UpstreamAway(f"{error.code().name}: {error.details()}")

@@ -1,0 +1,210 @@
+"""The keys of an etcd at a revision, and as much of the way there as is kept: the memory that the proxy serves from.
+
+Pure. Keys are sorted; the last commits are kept within bounds, so that a list pinned at an older revision and a watch
+from an older revision are exact. `base` is the oldest revision that can be read; what lies below is compacted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from sortedcontainers import SortedDict
+
+from etcdproxy.policy import Interval
+
+MAX_EVENTS = 100_000
+MAX_BYTES = 64 << 20
+_EVENT_OVERHEAD = 200  # bytes that Python needs around one kept change, roughly
+_MAX_VIEWS = 16
+_EMPTY = 1  # the revision of an etcd before its first write: a history that begins there lacks nothing
+_TRIM_TO = 7 / 8  # of the bounds: moving the list's rest is paid once for many commits
+
+
+class Entry(NamedTuple):
+    """A key's value at its `mod_revision`; `field` is the KeyValue as an encoded field (see encoding.py)."""
+
+    mod_revision: int
+    field: bytes
+
+
+class Change(NamedTuple):
+    """What one commit did to one key. `after` None: deleted; `before` None: was not there."""
+
+    key: bytes
+    before: Entry | None
+    after: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All changes of one revision."""
+
+    revision: int
+    changes: tuple[Change, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that keeping it costs, roughly."""
+        return sum(
+            _EVENT_OVERHEAD
+            + len(change.key)
+            + (len(change.before.field) if change.before else 0)
+            + (len(change.after.field) if change.after else 0)
+            for change in self.changes
+        )
+
+
+class Compacted(Exception):
+    """The revision asked for is no longer known; `revision` is the oldest a watch may start from."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"compacted up to {revision}")
+        self.revision = revision
+
+
+class Page(NamedTuple):
+    """What a read found: entries in ascending order of keys, whether the limit cut it, how many there are in all."""
+
+    entries: list[Entry]
+    more: bool
+    total: int
+
+
+class History:
+    """Keys at `revision` and the commits since `base`. `add` moves it on; everything else only reads."""
+
+    def __init__(
+        self,
+        entries: Mapping[bytes, Entry],
+        revision: int,
+        *,
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.base = self.revision = revision
+        self._entries: SortedDict[bytes, Entry] = SortedDict(entries)
+        self._commits: list[Commit] = []
+        self._events = 0
+        self._bytes = 0
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._views: dict[int, _View] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def kept_events(self) -> int:
+        return self._events
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._bytes
+
+    def get(self, key: bytes) -> Entry | None:
+        return self._entries.get(key)
+
+    def add(self, revision: int, puts_and_deletes: Iterable[tuple[bytes, Entry | None]]) -> Commit | None:
+        """Applies all changes of one revision; None if that revision is not a new one."""
+        if revision <= self.revision:
+            return None
+        changes = []
+        for key, after in puts_and_deletes:
+            changes.append(Change(key, self._entries.get(key), after))
+            if after is None:
+                self._entries.pop(key, None)
+            else:
+                self._entries[key] = after
+        commit = Commit(revision, tuple(changes))
+        self.revision = revision
+        self._commits.append(commit)
+        self._events += len(changes)
+        self._bytes += commit.size
+        self._trim()
+        return commit
+
+    def commits_from(self, revision: int) -> Iterator[Commit]:
+        """The commits of this and all later revisions; raises Compacted."""
+        if revision <= self.base and self.base > _EMPTY:
+            raise Compacted(self.base + 1)
+        start = bisect_left(self._commits, revision, key=_revision_of)
+        return islice(self._commits, start, None)
+
+    def read(self, interval: Interval, *, revision: int = 0, limit: int = 0) -> Page:
+        """The entries of an interval as of a revision that is not ahead (0: now); limit 0: all. Raises Compacted."""
+        if revision and revision < self.base:
+            raise Compacted(self.base + 1)
+        if interval.is_empty:
+            return Page([], more=False, total=0)
+        overlay = self._overlay(revision) if revision and revision != self.revision else {}
+        changed = [key for key in overlay if interval.holds(key)] if overlay else []
+        if changed:
+            return self._read_changed(interval, overlay, changed, limit)
+        keys = self._keys(interval, limit + 1 if limit > 0 else None)
+        more = 0 < limit < len(keys)
+        return Page([self._entries[key] for key in (keys[:limit] if more else keys)], more, self._count(interval))
+
+    def _read_changed(
+        self, interval: Interval, overlay: Mapping[bytes, Entry | None], changed: list[bytes], limit: int
+    ) -> Page:
+        """As `read`, where some keys were different at that revision."""
+        current = self._keys(interval, limit + 1 + len(changed) if limit > 0 else None)
+        keys = [key for key in current if key not in overlay]
+        keys += [key for key in changed if overlay[key] is not None]
+        keys.sort()
+        gone = sum(key in self._entries for key in changed)
+        total = self._count(interval) - gone + sum(overlay[key] is not None for key in changed)
+        more = 0 < limit < len(keys)
+        found = (overlay.get(key) or self._entries[key] for key in (keys[:limit] if more else keys))
+        return Page(list(found), more, total)
+
+    def _keys(self, interval: Interval, limit: int | None) -> list[bytes]:
+        keys = self._entries.irange(interval.start, interval.end, inclusive=(True, False))
+        return list(islice(keys, limit))
+
+    def _count(self, interval: Interval) -> int:
+        end = len(self._entries) if interval.end is None else self._entries.bisect_left(interval.end)
+        return int(end - self._entries.bisect_left(interval.start))
+
+    def _overlay(self, revision: int) -> Mapping[bytes, Entry | None]:
+        """What was different at this revision: key → entry, or None if it was not there."""
+        view = self._views.get(revision)
+        if view is None:
+            if len(self._views) >= _MAX_VIEWS:
+                self._views.pop(next(iter(self._views)))
+            view = self._views[revision] = _View(revision, {})
+        for commit in self.commits_from(view.seen + 1):
+            for change in commit.changes:
+                view.overlay.setdefault(change.key, change.before)
+        view.seen = self.revision
+        return view.overlay
+
+    def _trim(self) -> None:
+        if self._events <= self._max_events and self._bytes <= self._max_bytes:
+            return
+        drop, events, size = 0, self._events, self._bytes
+        newest = len(self._commits) - 1  # stays whatever its size: watchers have not seen it yet
+        while drop < newest and (events > self._max_events * _TRIM_TO or size > self._max_bytes * _TRIM_TO):
+            events -= len(self._commits[drop].changes)
+            size -= self._commits[drop].size
+            drop += 1
+        if not drop:
+            return
+        self._events, self._bytes = events, size
+        self.base = self._commits[drop - 1].revision
+        del self._commits[:drop]
+        self._views = {revision: view for revision, view in self._views.items() if revision >= self.base}
+
+
+@dataclass(slots=True)
+class _View:
+    """The differences between an older revision and now; `seen` is the last commit looked at."""
+
+    seen: int
+    overlay: dict[bytes, Entry | None]
+
+
+def _revision_of(commit: Commit) -> int:
+    return commit.revision

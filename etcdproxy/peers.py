@@ -1,0 +1,56 @@
+"""What is known of the readers: who they are, what they have open, what was refused. Bounded."""
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_MAX_PEERS = 1000
+_MAX_REFUSALS = 100
+
+
+@dataclass(slots=True)
+class Peer:
+    """One certificate name. `seen` is when it last asked for something, in seconds of the monotonic clock."""
+
+    name: str
+    role: str
+    streams: int = 0
+    ranges: int = 0
+    refused: int = 0
+    seen: float = field(default_factory=time.monotonic)
+
+
+class Refusal(NamedTuple):
+    """A request that was not answered as asked."""
+
+    peer: str
+    key: str
+    reason: str
+
+
+class Peers:
+    """All peers heard of since the start, the least recently seen forgotten first."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, Peer] = {}
+        self.refusals: deque[Refusal] = deque(maxlen=_MAX_REFUSALS)
+        self.refused: Counter[str] = Counter()
+
+    def see(self, name: str, role: str) -> Peer:
+        peer = self._peers.pop(name, None) or Peer(name, role)
+        peer.role, peer.seen = role, time.monotonic()
+        self._peers[name] = peer
+        if len(self._peers) > _MAX_PEERS:
+            idle = (known for known, other in self._peers.items() if not other.streams)
+            if (oldest := next(idle, None)) is not None:
+                del self._peers[oldest]
+        return peer
+
+    def refuse(self, peer: Peer, key: bytes, reason: str) -> None:
+        peer.refused += 1
+        self.refused[reason] += 1
+        self.refusals.append(Refusal(peer.name, key.decode(errors="backslashreplace")[:200], reason))
+
+    def all(self) -> list[Peer]:
+        return sorted(self._peers.values(), key=lambda peer: peer.name)

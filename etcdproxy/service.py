@@ -1,0 +1,197 @@
+"""The gRPC methods that exist: KV/Range and Watch/Watch. Read-only by omission: there is no code that writes.
+
+Requests are decoded and asked of the policy before anything else; answers leave as bytes from the hub.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from etcdproxy.history import Compacted
+from etcdproxy.hub import Hub
+from etcdproxy.peers import Peer, Peers
+from etcdproxy.policy import Interval, Policy, allows
+from etcdproxy.ranges import answer_range
+from etcdproxy.stream import StreamLost, WatchStream
+from wire.proto import rpc_pb2
+
+logger = logging.getLogger(__name__)
+
+_READY_WAIT_S = 10.0  # how long a request waits for the first list of etcd
+_AHEAD_WAIT_S = 3.0  # how long a read at a revision that another proxy has already seen waits for it
+_STALL_S = 30.0  # a stream whose reader takes nothing for so long is ended
+_SWEEP_S = 5.0
+_NOTIFY_S = 600.0  # as etcd
+
+_DENIED = "etcdserver: permission denied"
+_NO_KEY = "etcdserver: key is not provided"
+_COMPACTED = "etcdserver: mvcc: required revision has been compacted"
+_FUTURE = "etcdserver: mvcc: required revision is a future revision"
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(slots=True, eq=False)
+class _OpenStream:
+    watch: WatchStream
+    peer: Peer
+    task: "asyncio.Task[Any] | None"
+    writing_since: float | None = None
+    stalled: bool = False
+
+
+class Service(grpc.GenericRpcHandler):
+    """Answers readers from a hub, within a policy. `policy` may be replaced while it runs."""
+
+    def __init__(self, hub: Hub, policy: Policy) -> None:
+        self.policy = policy
+        self.peers = Peers()
+        self._hub = hub
+        self._streams: dict[_OpenStream, None] = {}
+        self._methods: dict[str, Any] = {
+            "/etcdserverpb.KV/Range": grpc.unary_unary_rpc_method_handler(self._range),
+            "/etcdserverpb.Watch/Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The method's handler; None, which gRPC answers with UNIMPLEMENTED, for all that does not exist."""
+        return self._methods.get(handler_call_details.method)
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
+
+    async def run(self) -> None:
+        """Ends streams that stall, and tells idle watchers how far they have heard. Never returns."""
+        loop = asyncio.get_running_loop()
+        notified = loop.time()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            for stream in self._streams:
+                if stream.writing_since and stream.task and loop.time() - stream.writing_since > _STALL_S:
+                    stream.stalled = True
+                    stream.task.cancel()
+            if loop.time() - notified >= _NOTIFY_S:
+                notified = loop.time()
+                for stream in self._streams:
+                    stream.watch.notify()
+
+    def end_streams(self, lost: Callable[[Peer], bool]) -> None:
+        """Ends the streams of these peers at once."""
+        for stream in list(self._streams):
+            if lost(stream.peer):
+                stream.watch.end()
+
+    async def _range(self, body: bytes, context: Context) -> bytes:
+        peer, granted = self._see(context)
+        try:
+            request = rpc_pb2.RangeRequest.FromString(body)
+        except DecodeError:
+            await self._refuse(context, peer, b"", grpc.StatusCode.INVALID_ARGUMENT, "meshd: not a RangeRequest")
+        if not request.key:
+            await self._refuse(context, peer, b"", grpc.StatusCode.INVALID_ARGUMENT, _NO_KEY)
+        if not allows(granted, Interval.of_request(request.key, request.range_end)):
+            await self._refuse(context, peer, request.key, grpc.StatusCode.PERMISSION_DENIED, _DENIED)
+        await self._await_ready(context)
+        peer.ranges += 1
+        if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, _FUTURE)
+        try:
+            return answer_range(self._hub.history, request, self._hub.header())
+        except Compacted:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, _COMPACTED)
+
+    async def _watch(self, _requests: object, context: Context) -> None:
+        peer, granted = self._see(context)
+        await self._await_ready(context)
+
+        def may_watch(interval: Interval) -> bool:
+            allowed = allows(granted, interval)
+            if not allowed:
+                self.peers.refuse(peer, interval.start, _DENIED)
+            return allowed
+
+        stream = _OpenStream(WatchStream(self._hub, may_watch), peer, asyncio.current_task())
+        self._streams[stream] = None
+        peer.streams += 1
+        try:
+            problem = await _converse(stream, context)
+        finally:
+            peer.streams -= 1
+            del self._streams[stream]
+            stream.watch.close()
+        await context.abort(*problem)
+
+    def _see(self, context: Context) -> tuple[Peer, tuple[Interval, ...]]:
+        name = peer_name(context.auth_context())
+        role = self.policy.role_of(name)
+        return self.peers.see(name, role or ""), self.policy.granted(name)
+
+    async def _refuse(self, context: Context, peer: Peer, key: bytes, code: grpc.StatusCode, reason: str) -> NoReturn:
+        self.peers.refuse(peer, key, reason)
+        await context.abort(code, reason)
+
+    async def _await_ready(self, context: Context) -> None:
+        if self._hub.ready.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._hub.ready.wait(), _READY_WAIT_S)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "meshd: this proxy has not read its etcd yet")
+
+
+def peer_name(auth: Any) -> str:
+    """The common name of the peer's certificate, as gRPC verified it; empty if it has none."""
+    names = auth.get("x509_common_name") or [b""]
+    return str(names[0].decode(errors="replace"))
+
+
+async def _converse(stream: _OpenStream, context: Context) -> tuple[grpc.StatusCode, str]:
+    """Moves requests in and answers out until the stream must end; returns how."""
+    try:
+        return await _exchange(stream, context)
+    except asyncio.CancelledError:
+        if not (stream.stalled and stream.task):
+            raise
+        stream.task.uncancel()
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read"
+
+
+async def _exchange(stream: _OpenStream, context: Context) -> tuple[grpc.StatusCode, str]:
+    problem = grpc.StatusCode.UNAVAILABLE, "meshd: the stream ended here, begin anew"
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_listen(stream.watch, context))
+            await _speak(stream, context.write)
+    except* StreamLost:
+        pass
+    except* DecodeError:
+        problem = grpc.StatusCode.INVALID_ARGUMENT, "meshd: not a WatchRequest"
+    return problem
+
+
+async def _listen(watch: WatchStream, context: Context) -> None:
+    while True:
+        body = await context.read()
+        if not isinstance(body, bytes):
+            return  # the peer asks for no more, it may still listen
+        watch.handle(rpc_pb2.WatchRequest.FromString(body))
+        await watch.room()
+
+
+async def _speak(stream: _OpenStream, write: Callable[[bytes], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        answer = stream.watch.take()
+        if answer is None:
+            await stream.watch.wait()
+            continue
+        stream.writing_since = loop.time()
+        await write(answer)
+        stream.writing_since = None

@@ -1,0 +1,219 @@
+"""One Watch stream: requests in, answers out. It does no input or output: the service moves the bytes.
+
+Answers to requests (created, cancelled) come in the order of the requests and before the events of their watcher.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from etcdproxy.encoding import encode_watch
+from etcdproxy.history import Compacted
+from etcdproxy.hub import Hub, Selection, Watcher
+from etcdproxy.policy import Interval
+from wire.proto import rpc_pb2
+
+_MAX_ANSWERS = 64  # not yet sent; further requests of the stream wait
+_NO_WATCH = -1
+_DENIED = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
+_DUPLICATE = "mvcc: duplicate watch ID provided on the WatchStream"
+_EMPTY_RANGE = "mvcc: watcher range is empty"
+
+_Create = rpc_pb2.WatchCreateRequest
+
+
+class StreamLost(Exception):
+    """The stream must end: what its watchers have heard has no continuation here."""
+
+
+class WatchStream:
+    """The watchers of one stream. `take` gives one answer at a time; after it gave None, `wait` for more.
+
+    `allows(interval)` says whether the peer may watch it.
+    """
+
+    def __init__(self, hub: Hub, allows: Callable[[Interval], bool]) -> None:
+        self._hub = hub
+        self._allows = allows
+        self._watchers: dict[int, Watcher] = {}
+        self._next_id = 0
+        self._answers: deque[bytes] = deque()
+        self._behind: dict[Watcher, None] = {}
+        self._fragments: deque[bytes] = deque()
+        self._progress_wanted = False
+        self._lost = False
+        self._awake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def watchers(self) -> int:
+        return len(self._watchers)
+
+    async def room(self) -> None:
+        """Waits until another request may be handled: a peer that does not read is not listened to either."""
+        await self._room.wait()
+
+    async def wait(self) -> None:
+        """Waits until `take` has something to give, perhaps."""
+        await self._awake.wait()
+
+    def handle(self, request: rpc_pb2.WatchRequest) -> None:
+        """Does what one request of the peer says."""
+        kind = request.WhichOneof("request_union")
+        if kind == "create_request":
+            self._create(request.create_request)
+        elif kind == "cancel_request":
+            self._cancel(request.cancel_request.watch_id)
+        elif kind == "progress_request":
+            self._progress_wanted = True
+            self._awake.set()
+
+    def take(self) -> bytes | None:
+        """The next answer to send, or None. Raises StreamLost."""
+        if self._fragments:
+            return self._fragments.popleft()
+        if self._answers:
+            answer = self._answers.popleft()
+            if len(self._answers) < _MAX_ANSWERS:
+                self._room.set()
+            return answer
+        if self._lost:
+            raise StreamLost
+        while self._behind:
+            if (events := self._next_events(next(iter(self._behind)))) is not None:
+                return events
+        if self._progress_wanted:
+            self._progress_wanted = False
+            return self._encode(watch_id=_NO_WATCH)
+        self._awake.clear()
+        return None
+
+    def wake(self, watcher: Watcher) -> None:
+        self._behind[watcher] = None
+        self._awake.set()
+
+    def lose(self) -> None:
+        """Tells every watcher that what it has heard is compacted, under the new store's header; then ends."""
+        if self._lost:
+            return
+        self._lost = True
+        self._fragments.clear()
+        for watcher in list(self._watchers.values()):
+            self._end_compacted(watcher, self._hub.history.revision + 1)
+        self._awake.set()
+
+    def end(self) -> None:
+        """Ends the stream without a word to its watchers."""
+        self._lost = True
+        self._fragments.clear()
+        self._answers.clear()
+        self._awake.set()
+
+    def notify(self) -> None:
+        """Tells the watchers that asked for it, and lack nothing, how far they have heard."""
+        for watcher in self._watchers.values():
+            if watcher.wants_progress and not watcher.told and watcher.behind_from is None:
+                self._answer(self._encode(watch_id=watcher.watch_id))
+            watcher.told = False
+
+    def close(self) -> None:
+        """Forgets all watchers."""
+        for watcher in self._watchers.values():
+            self._hub.remove(watcher)
+        self._watchers.clear()
+        self._behind.clear()
+
+    def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
+        key = request.key or b"\0"
+        interval = Interval.of_request(key, request.range_end)
+        if not self._allows(interval):
+            self._refuse(_DENIED)
+        elif request.watch_id and request.watch_id in self._watchers:
+            self._refuse(_DUPLICATE)
+        elif interval.is_empty:
+            self._refuse(_EMPTY_RANGE)
+        else:
+            self._add(request, interval)
+
+    def _add(self, request: rpc_pb2.WatchCreateRequest, interval: Interval) -> None:
+        filters = set(request.filters)
+        selection = Selection(interval, _Create.NOPUT not in filters, _Create.NODELETE not in filters, request.prev_kv)
+        watch_id = request.watch_id or self._free_id()
+        start = max(request.start_revision, 0)
+        watcher = Watcher(self, watch_id, selection, start, request.fragment, request.progress_notify)
+        self._watchers[watch_id] = watcher
+        self._answer(self._encode(watch_id=watch_id, created=True))
+        self._hub.add(watcher)
+
+    def _free_id(self) -> int:
+        while self._next_id in self._watchers:
+            self._next_id += 1
+        self._next_id += 1
+        return self._next_id - 1
+
+    def _refuse(self, reason: str) -> None:
+        self._answer(self._encode(watch_id=_NO_WATCH, created=True, canceled=True, cancel_reason=reason))
+
+    def _cancel(self, watch_id: int) -> None:
+        watcher = self._watchers.get(watch_id)
+        if watcher is not None:
+            self._forget(watcher)
+            self._answer(self._encode(watch_id=watch_id, canceled=True))
+
+    def _forget(self, watcher: Watcher) -> None:
+        del self._watchers[watcher.watch_id]
+        self._behind.pop(watcher, None)
+        self._hub.remove(watcher)
+
+    def _next_events(self, watcher: Watcher) -> bytes | None:
+        """The next answer for a watcher that is behind, None if nothing of what it lacks concerns it."""
+        try:
+            batch = self._hub.fetch(watcher)
+        except Compacted as error:
+            self._end_compacted(watcher, error.revision)
+            return self.take()
+        if not batch.more:
+            del self._behind[watcher]
+        else:  # the others get their turn first
+            self._behind[watcher] = self._behind.pop(watcher)
+        if not batch.parts:
+            return None
+        watcher.told = True
+        header, watch_id = self._hub.header(batch.revision), watcher.watch_id
+        if watcher.takes_fragments and len(batch.parts) > 1:
+            *parts, last = batch.parts
+            self._fragments.extend(encode_watch(header, watch_id, part, fragment=True) for part in parts)
+            self._fragments.append(encode_watch(header, watch_id, last))
+            return self._fragments.popleft()
+        return encode_watch(header, watch_id, b"".join(batch.parts))
+
+    def _end_compacted(self, watcher: Watcher, revision: int) -> None:
+        self._forget(watcher)
+        self._answer(self._encode(watch_id=watcher.watch_id, canceled=True, compact_revision=revision))
+
+    def _answer(self, answer: bytes) -> None:
+        self._answers.append(answer)
+        if len(self._answers) >= _MAX_ANSWERS:
+            self._room.clear()
+        self._awake.set()
+
+    def _encode(
+        self,
+        *,
+        watch_id: int,
+        created: bool = False,
+        canceled: bool = False,
+        compact_revision: int = 0,
+        cancel_reason: str = "",
+    ) -> bytes:
+        return (
+            self._hub.header()
+            + rpc_pb2.WatchResponse(
+                watch_id=watch_id,
+                created=created,
+                canceled=canceled,
+                compact_revision=compact_revision,
+                cancel_reason=cancel_reason,
+            ).SerializeToString()
+        )

@@ -1,0 +1,187 @@
+"""The one list and the one watch that a proxy has at its etcd.
+
+A new history is listed at an older revision than the newest, and watched forward from there, so that readers of a
+proxy that went away can go on here. It is served once it has caught up. When etcd goes away what is known stays, and
+is served; when it comes back with the same history the watch goes on from the last revision.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from etcdproxy.connection import END, START, Connection, HistoryLost, Overtaken, UpstreamAway, Watch
+from etcdproxy.history import Entry, History
+from etcdproxy.hub import Hub, Store
+from etcdproxy.listing import (
+    GENERATION_KEY,
+    Goal,
+    derive_cluster_id,
+    generation_of,
+    is_same_history,
+    read_entry,
+)
+from wire.proto import rpc_pb2
+
+logger = logging.getLogger(__name__)
+
+LOOK_BACK = 10_000  # revisions that a new history reaches back, if etcd still has them
+_MAX_WAIT_S = 3.0
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    SYNCED = "synced"
+    AWAY = "away"
+
+
+@dataclass(slots=True)
+class UpstreamStatus:
+    """`since` is when the state began, in seconds of the monotonic clock."""
+
+    state: State = State.STARTING
+    since: float = field(default_factory=time.monotonic)
+    problem: str = ""
+    lists: int = 0
+    resumes: int = 0
+
+
+class Upstream:
+    """Keeps a hub at the state of one etcd. `run` never returns."""
+
+    def __init__(self, target: str, hub: Hub, *, look_back: int = LOOK_BACK) -> None:
+        self.status = UpstreamStatus()
+        self._target = target
+        self._hub = hub
+        self._look_back = look_back
+        self._etcd_cluster_id = 0
+        self._resumable = False
+        self._continues = False
+        self._synced = False
+
+    async def run(self) -> None:
+        while True:
+            retrying = AsyncRetrying(
+                retry=retry_if_exception_type(UpstreamAway),
+                wait=wait_random_exponential(multiplier=0.1, max=_MAX_WAIT_S),
+                before_sleep=self._note_failure,
+            )
+            async for attempt in retrying:
+                with attempt:
+                    await self._session()
+
+    async def _session(self) -> None:
+        """One connection, to its end. Raises UpstreamAway if it never came so far as to serve."""
+        self._synced = False
+        try:
+            async with Connection.open(self._target) as connection:
+                await self._serve(connection)
+        except UpstreamAway as error:
+            if isinstance(error, Overtaken | HistoryLost):
+                logger.warning("etcd must be listed anew", extra={"etcd": self._target, "reason": str(error)})
+                self._resumable = False
+                self._continues = self._continues and not isinstance(error, HistoryLost)
+            if not self._synced:
+                raise
+            self._note_away(str(error))
+
+    async def _serve(self, connection: Connection) -> None:
+        if self._resumable:
+            await self._check_continues(connection)
+            async with connection.watch(self._hub.history.revision + 1) as watch:
+                self.status.resumes += 1
+                await self._follow(watch)
+        history, goal, header = await self._list(connection)
+        async with connection.watch(history.revision + 1) as watch:
+            while not goal.is_reached(history):
+                for commit in await watch.commits():
+                    history.add(commit.revision, commit.changes)
+            self._etcd_cluster_id = header.cluster_id
+            self._hub.replace(history, self._store(history, header), continues=self._continues)
+            self._resumable = self._continues = True
+            self.status.lists += 1
+            await self._follow(watch)
+
+    async def _check_continues(self, connection: Connection) -> None:
+        header = (await connection.range(rpc_pb2.RangeRequest(key=START, count_only=True))).header
+        heard = self._hub.history.revision
+        if not is_same_history(header, cluster_id=self._etcd_cluster_id, revision=heard):
+            here, there = f"{header.cluster_id:x} at {header.revision}", f"{self._etcd_cluster_id:x} at {heard}"
+            raise HistoryLost(f"this is etcd {here}, the one heard before was {there}")
+
+    async def _list(self, connection: Connection) -> tuple[History, Goal, rpc_pb2.ResponseHeader]:
+        everything = rpc_pb2.RangeRequest(key=START, range_end=END, count_only=True)
+        newest = await connection.range(everything)
+        revision = newest.header.revision
+        generation = await connection.range(rpc_pb2.RangeRequest(key=GENERATION_KEY, revision=revision))
+        # Never back over the point where a history was lost: what lies below belongs to another one.
+        oldest = max([1, *(kv.mod_revision for kv in generation.kvs)])
+        look_back = self._look_back
+        while True:
+            at = max(revision - look_back, oldest)
+            try:
+                return await self._list_at(connection, at, newest)
+            except Overtaken:
+                if at == revision:
+                    raise
+                look_back //= 10
+
+    async def _list_at(
+        self, connection: Connection, at: int, newest: rpc_pb2.RangeResponse
+    ) -> tuple[History, Goal, rpc_pb2.ResponseHeader]:
+        entries: dict[bytes, Entry] = {}
+        async for page in connection.pages(at):
+            entries |= {kv.key: read_entry(kv) for kv in page}
+        changed = rpc_pb2.RangeRequest(
+            key=START,
+            range_end=END,
+            revision=newest.header.revision,
+            min_mod_revision=at + 1,
+            keys_only=True,
+        )
+        later = {kv.key: kv.mod_revision for kv in (await connection.range(changed)).kvs}
+        goal = Goal(newest.header.revision, later, newest.count)
+        return History(entries, at), goal, newest.header
+
+    async def _follow(self, watch: Watch) -> None:
+        """Applies commits until the connection ends or a new generation says that the history was lost."""
+        generation = generation_of(self._hub.history)
+        self._note_synced()
+        while True:
+            for commit in await watch.commits():
+                self._hub.apply(commit.revision, commit.changes)
+                if any(key == GENERATION_KEY for key, _ in commit.changes):
+                    self._check_generation(generation)
+            self._check_store(watch.header)
+
+    def _check_generation(self, before: bytes) -> None:
+        if generation_of(self._hub.history) != before:
+            raise HistoryLost("meshd/v1/generation changed")
+
+    def _check_store(self, header: rpc_pb2.ResponseHeader) -> None:
+        if header.cluster_id != self._etcd_cluster_id:
+            raise HistoryLost(f"etcd {header.cluster_id:x} answers for {self._etcd_cluster_id:x}")
+        store = self._hub.store
+        if (header.member_id, header.raft_term) != (store.member_id, store.raft_term):
+            self._hub.update_store(Store(store.cluster_id, header.member_id, header.raft_term))
+
+    def _store(self, history: History, header: rpc_pb2.ResponseHeader) -> Store:
+        cluster_id = derive_cluster_id(header.cluster_id, generation_of(history))
+        return Store(cluster_id, header.member_id, header.raft_term)
+
+    def _note_synced(self) -> None:
+        history = self._hub.history
+        logger.info("etcd synced", extra={"etcd": self._target, "revision": history.revision, "keys": len(history)})
+        self._synced = True
+        self.status.state, self.status.since, self.status.problem = State.SYNCED, time.monotonic(), ""
+
+    def _note_failure(self, attempt: RetryCallState) -> None:
+        self._note_away(str(attempt.outcome.exception()) if attempt.outcome else "")
+
+    def _note_away(self, problem: str) -> None:
+        if self.status.state is not State.AWAY:  # said once, not at every attempt
+            logger.warning("etcd is away, retrying", extra={"etcd": self._target, "reason": problem})
+            self.status.state, self.status.since = State.AWAY, time.monotonic()
+        self.status.problem = problem

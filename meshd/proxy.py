@@ -1,0 +1,165 @@
+"""`meshd proxy`: the read-only door of one cluster's etcd. Wires upstream, hub, server and the local API."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+from pydantic import field_validator
+
+from certs.names import CertsError, check_cluster_name
+from certs.pair import Pair, load_pair
+from etcdproxy.hub import Hub
+from etcdproxy.policy import Policy, Users
+from etcdproxy.server import ListenError, make_server
+from etcdproxy.service import Service
+from etcdproxy.upstream import Upstream
+from etcdproxy.users import UsersError, load_users
+from meshd.config import ConfigError, Settings, load
+from meshd.socket import serve
+
+logger = logging.getLogger(__name__)
+
+_SHUTDOWN_S = 1.0
+
+
+class ProxyConfig(Settings):
+    """Configuration of a proxy; the keys are the flags of `meshd proxy`."""
+
+    cluster: str
+    listen: str
+    etcd: str
+    cert: Path
+    key: Path
+    ca: Path
+    users: Path | None = None
+    run_dir: Path = Path("/run/meshd")
+    instance: str = ""
+
+    @field_validator("cluster")
+    @classmethod
+    def _check_cluster(cls, name: str) -> str:
+        try:
+            return check_cluster_name(name)
+        except CertsError as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("etcd")
+    @classmethod
+    def _check_etcd(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or not parts.port:
+            raise ValueError("must be http://HOST:PORT, the plain client port of this cluster's etcd")
+        return url
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / (self.instance or self.cluster) / "proxy.sock"
+
+
+@click.command()
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), help="YAML file with these settings; flags override."
+)
+@click.option("--cluster", help="Name of the cluster that is served.")
+@click.option("--listen", metavar="IP:PORT", help="Where readers connect.")
+@click.option("--etcd", metavar="URL", help="The cluster's etcd, http://HOST:PORT.")
+@click.option("--cert", type=click.Path(path_type=Path), help="Server certificate (PEM).")
+@click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@click.option("--ca", type=click.Path(path_type=Path), help="CAs that readers' certificates must come from.")
+@click.option("--users", type=click.Path(path_type=Path), help="YAML file: names to roles, and denied names.")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Directory of the socket.  [default: /run/meshd]")
+@click.option("--instance", help="Name of this proxy below --run-dir.  [default: the cluster's]")
+def proxy(path: Path | None, **flags: object) -> None:
+    """Serve a cluster's etcd, read-only, to the holders of certificates."""
+    config = load(ProxyConfig, path, flags)
+    pair, users = _load_files(config)
+    try:
+        asyncio.run(run(config, pair, users))
+    except ListenError as error:
+        raise ConfigError(f"--listen: {error}") from error
+
+
+def _load_files(config: ProxyConfig) -> tuple[Pair, Users]:
+    problems: list[str] = []
+    pair, users = None, Users()
+    try:
+        pair = load_pair(config.cert, config.key, config.ca)
+    except CertsError as error:
+        problems.append(str(error))
+    try:
+        users = load_users(config.users) if config.users else users
+    except UsersError as error:
+        problems.append(str(error))
+    if problems or pair is None:
+        raise ConfigError("\n".join(problems))
+    return pair, users
+
+
+async def run(config: ProxyConfig, pair: Pair, users: Users) -> None:
+    """Runs until SIGTERM or SIGINT. Raises ListenError."""
+    hub = Hub()
+    upstream = Upstream(urlsplit(config.etcd).netloc, hub)
+    service = Service(hub, Policy(config.cluster, users))
+    server, port = make_server(service, config.listen, pair)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    api = serve(config.socket, {"/v1/status": _status(config, hub, upstream, service)})
+    async with api, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(upstream.run()), group.create_task(service.run())]
+        await server.start()
+        logger.info("proxy listens", extra={"cluster": config.cluster, "listen": config.listen, "port": port})
+        await stop.wait()
+        service.end_streams(lambda _peer: True)
+        await server.stop(_SHUTDOWN_S)
+        for task in tasks:
+            task.cancel()
+    logger.info("proxy stopped", extra={"cluster": config.cluster})
+
+
+def _status(config: ProxyConfig, hub: Hub, upstream: Upstream, service: Service) -> Callable[[], dict[str, Any]]:
+    def status() -> dict[str, Any]:
+        now = time.monotonic()
+        return {
+            "cluster": config.cluster,
+            "listen": config.listen,
+            "upstream": {
+                "etcd": config.etcd,
+                "state": upstream.status.state,
+                "age_s": round(now - upstream.status.since, 3),
+                "problem": upstream.status.problem,
+                "lists": upstream.status.lists,
+                "resumes": upstream.status.resumes,
+            },
+            "cluster_id": f"{hub.store.cluster_id:x}",
+            "revision": hub.history.revision,
+            "keys": len(hub.history),
+            "history": {
+                "base": hub.history.base,
+                "events": hub.history.kept_events,
+                "bytes": hub.history.kept_bytes,
+            },
+            "streams": service.streams,
+            "watchers": hub.watchers,
+            "peers": [
+                {
+                    "name": peer.name,
+                    "role": peer.role,
+                    "streams": peer.streams,
+                    "ranges": peer.ranges,
+                    "refused": peer.refused,
+                    "seen_s": round(now - peer.seen, 3),
+                }
+                for peer in service.peers.all()
+            ],
+            "refused": dict(service.peers.refused),
+            "refusals": [refusal._asdict() for refusal in service.peers.refusals],
+        }
+
+    return status
