@@ -1,0 +1,37 @@
+"""The daemon's configuration: keys of the file are the flags' names with "_"."""
+
+from pathlib import Path
+
+from meshd.config import Settings
+
+
+class DaemonConfig(Settings):
+    """One daemon, on one node."""
+
+    cluster: str
+    """Name of this cluster."""
+    cluster_id: int
+    node: str
+    """Name of this node, as the cluster's records have it."""
+    local: Path
+    """File in the format of a clustermesh file that names this cluster's own proxy."""
+    clustermesh: Path
+    """Folder with one file per remote cluster."""
+    bpffs: Path
+    cgroup: Path
+    """cgroup v2 folder whose sockets are balanced."""
+    run_dir: Path = Path("/run/meshd")
+    instance: str = ""
+    """Default: <cluster>.<node>"""
+    device: str = ""
+    """Underlay device, whose MTU bounds the tunnel's packets. Default: that of the default route."""
+    tunnel_port: int = 8473
+    max_clusters: int = 255
+
+    @property
+    def name(self) -> str:
+        return self.instance or f"{self.cluster}.{self.node}"
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / self.name / "daemon.sock"

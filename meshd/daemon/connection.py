@@ -1,0 +1,197 @@
+"""One connection to a cluster's etcd (behind its proxy): heartbeat, configuration, canaries, then every kind of record
+by list and watch. It lives until something fails, which it says by raising; what was heard stays with the sink.
+Trying again is remote.py.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+import grpc.aio
+
+from meshd.daemon.etcd import Compacted, WatchStream, list_page, peer_error
+from meshd.daemon.link import PeerRejected, PeerUnavailable
+from meshd.daemon.watch import Changes, ListFrom, WatchFrom, WatchMachine
+from wire.codec import BadRecord, decode_cluster_config
+from wire.keys import (
+    HEARTBEAT,
+    LOCAL_KINDS,
+    LOCAL_SYNCED_PREFIX,
+    SYNCED_PREFIX,
+    Kind,
+    Layout,
+    canary,
+    cluster_config,
+    interval,
+    prefix,
+)
+from wire.records import ClusterConfig, value_or
+
+CONNECT_TIMEOUT_S = 5.0
+RANGE_TIMEOUT_S = 60.0
+SLICE = 1000  # records that are decoded before others get their turn
+PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
+DEFAULT_PAGE = 500  # services may have thousands of backends
+
+
+class Sink(Protocol):
+    """Who keeps what a connection hears."""
+
+    def accept(self, config: ClusterConfig) -> Mapping[Kind, WatchMachine]:
+        """The kinds to follow, each with the machine that knows what was heard before. Raises PeerRejected."""
+
+    def apply(self, kind: Kind, changes: Changes, revision: int) -> None: ...
+
+    def listed(self, kind: Kind) -> None:
+        """The list of this kind is complete."""
+
+    def beat(self) -> None:
+        """A heartbeat arrived."""
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """A range that is followed; `kind` is None for keys that are about the others."""
+
+    machine: WatchMachine
+    folder: str
+    kind: Kind | None = None
+
+
+class Connection:
+    """`run` it once."""
+
+    def __init__(self, channel: grpc.aio.Channel, cluster: str, sink: Sink) -> None:
+        self._channel, self._cluster, self._sink = channel, cluster, sink
+        self._heartbeat = Feed(WatchMachine(*interval(HEARTBEAT)), HEARTBEAT)
+        self._config = Feed(WatchMachine(cluster_config(cluster).encode(), b""), cluster_config(cluster))
+        self._accepted: ClusterConfig | None = None
+        self._canaries: list[Feed] = []
+        self._waiting: dict[str, Feed] = {}  # by the canary that says that the list can start
+        self._started: list[Feed] = []
+
+    async def run(self) -> NoReturn:
+        """Raises PeerUnavailable or PeerRejected, sooner or later."""
+        try:
+            await self._run()
+        except grpc.aio.AioRpcError as error:
+            raise peer_error(error) from error
+        except BaseExceptionGroup as group:
+            raise _peer_error_of(group) from group
+        raise PeerUnavailable("the watch stream ended")
+
+    async def _run(self) -> None:
+        asks = [(feed, await self._list(feed, CONNECT_TIMEOUT_S)) for feed in (self._heartbeat, self._config)]
+        if self._accepted is None:
+            raise PeerUnavailable(f"{self._config.folder} is not there (yet): does the cluster's agent run?")
+        stream: WatchStream[Feed] = WatchStream(self._channel)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for feed, ask in asks:
+                    await stream.create(ask, feed)
+                self._started += self._canaries
+                await self._read(stream, group)
+        finally:
+            stream.cancel()
+
+    async def _read(self, stream: WatchStream[Feed], group: asyncio.TaskGroup) -> None:
+        self._start(stream, group)
+        async for feed, answer in stream.answers():
+            if answer is None:
+                self._started.append(feed)
+            else:
+                self._take(feed, feed.machine.events(answer.events, answer.header.revision))
+            if self._started:
+                self._start(stream, group)
+        raise PeerUnavailable("the watch stream ended")
+
+    def _start(self, stream: WatchStream[Feed], group: asyncio.TaskGroup) -> None:
+        started, self._started = self._started, []
+        for feed in started:
+            group.create_task(self._follow(stream, group, feed))
+
+    async def _follow(self, stream: WatchStream[Feed], group: asyncio.TaskGroup, feed: Feed) -> None:
+        await stream.create(await self._list(feed, RANGE_TIMEOUT_S), feed)
+        self._start(stream, group)
+
+    async def _list(self, feed: Feed, timeout_s: float) -> WatchFrom:
+        limit = PAGE.get(feed.kind, DEFAULT_PAGE) if feed.kind else DEFAULT_PAGE
+        ask: ListFrom | WatchFrom = feed.machine.start()
+        while isinstance(ask, ListFrom):
+            try:
+                page = await list_page(self._channel, ask, limit=limit, timeout_s=timeout_s)
+            except Compacted:
+                ask = feed.machine.start()
+                continue
+            for start in range(0, max(len(page.kvs), 1), SLICE):
+                more = page.more or start + SLICE < len(page.kvs)
+                changes, ask = feed.machine.page(
+                    page.kvs[start : start + SLICE], page.header.revision, more, history=page.header.cluster_id
+                )
+                self._take(feed, changes)
+                await asyncio.sleep(0)
+        if feed.kind:
+            self._sink.listed(feed.kind)
+        return ask
+
+    def _take(self, feed: Feed, changes: Changes) -> None:
+        if feed.kind:
+            self._sink.apply(feed.kind, changes, feed.machine.revision)
+        elif feed is self._heartbeat:
+            if changes.puts:
+                self._sink.beat()
+        elif feed is self._config:
+            for value in changes.puts.values():
+                self._configure(value)
+        else:
+            for name in changes.puts:
+                if waiting := self._waiting.pop(feed.folder + name, None):
+                    self._started.append(waiting)
+
+    def _configure(self, value: bytes) -> None:
+        try:
+            config = decode_cluster_config(value)
+        except BadRecord as error:
+            raise PeerRejected(f"{self._config.folder}: {error.reason}: {error}") from error
+        if self._accepted is None:
+            self._accepted = config
+            self._plan(config)
+        elif config != self._accepted:
+            raise PeerUnavailable("its cluster-config changed: connecting again")
+
+    def _plan(self, config: ClusterConfig) -> None:
+        layout = Layout.CACHE if value_or(config.capabilities.cached, False) else Layout.STATE
+        feeds = {}
+        for kind, machine in self._sink.accept(config).items():
+            folder = prefix(kind, self._cluster, layout)
+            machine.move(*interval(folder))
+            feeds[canary(kind, self._cluster, layout)] = Feed(machine, folder, kind)
+        if value_or(config.capabilities.synced_canaries, False):
+            self._waiting = feeds
+            self._canaries = [_canary_feed(f"{SYNCED_PREFIX}{self._cluster}/")]
+            if any(feed.kind in LOCAL_KINDS for feed in feeds.values()):
+                self._canaries.append(_canary_feed(LOCAL_SYNCED_PREFIX))
+        else:
+            self._started += feeds.values()
+
+
+def _canary_feed(folder: str) -> Feed:
+    return Feed(WatchMachine(*interval(folder)), folder)
+
+
+def _peer_error_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first failure of the group; a bug (none of the known errors) goes before all."""
+    leaves = list(_leaves(group))
+    for leaf in leaves:
+        if not isinstance(leaf, PeerUnavailable | PeerRejected | grpc.aio.AioRpcError):
+            return leaf
+    first = leaves[0]
+    return peer_error(first) if isinstance(first, grpc.aio.AioRpcError) else first
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

@@ -1,0 +1,70 @@
+"""Brings the datapath up and opens it for the reconcilers, in the worker thread: what is pinned and attached already
+is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from datapath.attach import AttachError, attach_endpoint, attach_tunnel
+from datapath.entries import Entry, config_entry
+from datapath.hooks import HookError
+from datapath.interface import Interface, find_endpoint
+from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
+from datapath.maps import MapError, Maps
+from datapath.pins import PinsError, Programs
+from meshd.daemon.config import DaemonConfig
+from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
+from meshd.daemon.underlay import underlay_mtu
+from meshd.reconcile.target import TargetError
+from routing.devices import DeviceError, ensure_vxlan
+
+
+class DatapathError(Exception):
+    """The datapath cannot be brought up; str(error) names what, why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Datapath:
+    """The targets, what the maps held at the start, this node's own entry, and what had to be written."""
+
+    maps: MapTarget
+    pods: PodTarget
+    held: Mapping[str, Mapping[bytes, bytes]]
+    own_entry: Entry
+    written: tuple[str, ...]
+
+
+def open_datapath(config: DaemonConfig) -> Datapath:
+    """Raises DatapathError."""
+    try:
+        return _open(config)
+    except (LoadError, PinsError, PinMismatch, HookError, DeviceError, AttachError, MapError, TargetError) as error:
+        raise DatapathError(str(error)) from error
+    except OSError as error:
+        raise DatapathError(f"underlay device {config.device!r}: {error.strerror}; give --device another") from error
+
+
+def _open(config: DaemonConfig) -> Datapath:
+    mtu = underlay_mtu(config.device)
+    loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup))
+    device = ensure_vxlan(alias=f"meshd:{config.name}", port=config.tunnel_port)
+    written = [*loaded.written, *([device.name] if device.created else [])]
+    if attach_tunnel(device.ifindex, loaded.programs):
+        written.append("from_tunnel")
+    maps = Maps(loaded.folder)
+    target = MapTarget(maps)
+    pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs))
+    held = {name: target.dump(name) for name in MAPS}
+    own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu)
+    return Datapath(target, pods, held, own, tuple(written))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attach:
+    programs: Programs
+
+    def __call__(self, interface: Interface) -> None:
+        try:
+            attach_endpoint(interface.ifindex, self.programs)
+        except AttachError as error:
+            raise TargetError("md_endpoint", "attach", str(error)) from error

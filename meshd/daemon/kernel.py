@@ -1,0 +1,153 @@
+"""The kernel as targets of the reconcilers: the pinned maps, and the pods of this node with their interfaces. Used in
+the worker thread only.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Protocol
+
+from datapath.description import describe
+from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
+from datapath.interface import Interface
+from datapath.layout import MAPS as LAYOUTS
+from datapath.layout import AddrKey, Family, Svc, Svc4Key, Svc6Key
+from datapath.maps import MapError, MapFull
+from meshd.reconcile.target import Item, TargetError, TargetFull
+
+MAPS = ("md_cfg", "md_be4", "md_be6", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
+"""The maps that the daemon reconciles; md_endpoint is written by the pods' target."""
+_SERVICES = {"md_svc4": (Svc4Key, "md_be4"), "md_svc6": (Svc6Key, "md_be6")}
+
+
+class PinnedMaps(Protocol):
+    """What datapath.maps.Maps does."""
+
+    def dump(self, map: str) -> dict[bytes, bytes]: ...
+    def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None: ...
+    def delete(self, map: str, keys: Iterable[bytes]) -> None: ...
+
+
+class MapTarget:
+    """The pinned maps, with their errors as the reconciler knows them."""
+
+    def __init__(self, maps: PinnedMaps) -> None:
+        self._maps = maps
+
+    def dump(self, map: str) -> dict[bytes, bytes]:
+        try:
+            return self._maps.dump(map)
+        except MapError as error:
+            raise TargetError(map, "dump", str(error)) from error
+
+    def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
+        try:
+            self._maps.upsert(map, items)
+        except MapFull as error:
+            raise TargetFull(map, error.rejected) from error
+        except MapError as error:
+            raise TargetError(map, "upsert", str(error)) from error
+
+    def delete(self, map: str, keys: Iterable[bytes]) -> None:
+        try:
+            self._maps.delete(map, keys)
+        except MapError as error:
+            raise TargetError(map, "delete", str(error)) from error
+
+
+class MapShape:
+    """Backends before slots before the frontend that makes them visible."""
+
+    def rank(self, map: str, key: bytes) -> int:
+        return 2 * RANK[map] + (map in _SERVICES and _slot(map, key) == 0)
+
+    def needs(self, map: str, key: bytes, value: bytes) -> Iterator[Item]:
+        if map not in _SERVICES:
+            return
+        layout, backends = _SERVICES[map]
+        service = Svc.from_buffer_copy(value)
+        if _slot(map, key):
+            yield backends, service.backend.to_bytes(4, sys.byteorder)
+            return
+        slot = layout.from_buffer_copy(key)
+        for slot.slot in range(1, service.count + 1):
+            yield map, bytes(slot)
+
+    def describe(self, map: str, key: bytes) -> str:
+        return describe_entry(map, key, bytes(LAYOUTS[map].value_size))
+
+
+def _slot(map: str, key: bytes) -> int:
+    return int(_SERVICES[map][0].from_buffer_copy(key).slot)
+
+
+def describe_entry(map: str, key: bytes, value: bytes) -> str:
+    """One line for people."""
+    return describe(Entry(map, key, value))
+
+
+class PodTarget:
+    """The pods of this node: finds the interface, attaches the program, writes md_endpoint. Writes only differences."""
+
+    def __init__(
+        self,
+        maps: PinnedMaps,
+        *,
+        find: Callable[[IPAddress], Interface | None],
+        attach: Callable[[Interface], None],
+    ) -> None:
+        self._maps, self._find, self._attach = MapTarget(maps), find, attach
+        self._held = self._maps.dump("md_endpoint")
+        self.writes = 0
+
+    def dump(self, map: str) -> dict[bytes, bytes]:
+        """Which pods there are entries of. Whether these are right is seen when they are upserted."""
+        return {_packed(key): b"" for key in self._held}
+
+    def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
+        for packed, identity in items.items():
+            address = ip_address(packed)
+            interface = self._find(address)
+            if interface is None:
+                raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
+            self._attach(interface)
+            entry = endpoint_entry(
+                address,
+                ifindex=interface.ifindex,
+                mac=interface.mac,
+                host_mac=interface.host_mac,
+                identity=int.from_bytes(identity, sys.byteorder),
+            )
+            if self._held.get(entry.key) != entry.value:
+                self._maps.upsert(entry.map, {entry.key: entry.value})
+                self._held[entry.key] = entry.value
+                self.writes += 1
+
+    def delete(self, map: str, keys: Iterable[bytes]) -> None:
+        for packed in keys:
+            key = _key(packed)
+            self._maps.delete("md_endpoint", [key])
+            self._held.pop(key, None)
+
+
+class PodShape:
+    """Pods do not depend on each other."""
+
+    def rank(self, map: str, key: bytes) -> int:
+        return 0
+
+    def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
+        return ()
+
+    def describe(self, map: str, key: bytes) -> str:
+        return f"pod {ip_address(key)}"
+
+
+def _packed(key: bytes) -> bytes:
+    address = AddrKey.from_buffer_copy(key)
+    return bytes(address.word)[: 4 if address.family == Family.V4 else 16]
+
+
+def _key(packed: bytes) -> bytes:
+    blank = bytes(6)
+    return endpoint_entry(ip_address(packed), ifindex=1, mac=blank, host_mac=blank, identity=0).key

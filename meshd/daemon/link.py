@@ -1,0 +1,46 @@
+"""The state of the control link to one cluster, with its age: what status shows of a connection."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class LinkState(StrEnum):
+    """Worse first."""
+
+    REJECTED = "rejected"  # a certificate or a configuration that will not do: somebody must act
+    DISCONNECTED = "disconnected"  # nobody answers; retried
+    CONNECTING = "connecting"
+    WAITING = "waiting"  # connected, but the cluster has not said everything yet
+    READY = "ready"
+
+
+class PeerUnavailable(Exception):
+    """Nobody answers, or not any more: worth another try soon. str(error) is the reason."""
+
+
+class PeerRejected(Exception):
+    """They refuse us, or we them: another try is not likely to help. str(error) is the reason."""
+
+
+@dataclass(slots=True)
+class Link:
+    """Where a control link stands. Times are monotonic seconds."""
+
+    state: LinkState = LinkState.CONNECTING
+    reason: str = ""
+    since: float = 0.0
+    target: str = ""
+    failures: int = 0
+    connected_at: float | None = None
+    heartbeat_at: float | None = None
+    days_left: int | None = None
+    warnings: tuple[str, ...] = ()
+
+    def become(self, state: LinkState, *, now: float, reason: str = "") -> bool:
+        """True if this is another state or reason than before."""
+        if (state, reason) == (self.state, self.reason):
+            return False
+        if state is not self.state:
+            self.since = now
+        self.state, self.reason = state, reason
+        return True

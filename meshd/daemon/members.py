@@ -1,0 +1,38 @@
+"""Which cluster has which ID: no two may have the same, and nobody ours."""
+
+
+class IdTaken(ValueError):
+    """A cluster says an ID that it cannot have; str(error) names who has it."""
+
+
+class Members:
+    """The clusters that said their ID. An ID stays with its cluster until that one leaves."""
+
+    def __init__(self, cluster: str, cluster_id: int, *, max_clusters: int) -> None:
+        self.cluster = cluster
+        self.cluster_id = cluster_id
+        self.max_clusters = max_clusters
+        self.ids: dict[str, int] = {cluster: cluster_id}
+
+    def join(self, cluster: str, cluster_id: int) -> None:
+        """Raises IdTaken."""
+        if not 1 <= cluster_id <= self.max_clusters:
+            raise IdTaken(f"its ID is {cluster_id}, it must be 1 to {self.max_clusters}")
+        if cluster == self.cluster and cluster_id != self.cluster_id:
+            raise IdTaken(f"it says ID {cluster_id}, this daemon was started with {self.cluster_id}: one is wrong")
+        for other, taken in self.ids.items():
+            if taken == cluster_id and other != cluster:
+                raise IdTaken(f"its ID {cluster_id} is that of {other}: give one of the two another ID")
+        self.ids[cluster] = cluster_id
+
+    def leave(self, cluster: str) -> None:
+        if cluster != self.cluster:
+            self.ids.pop(cluster, None)
+
+    def name_of(self, cluster_id: int) -> str:
+        """The cluster with this ID, "" if nobody said that it is its own."""
+        return next((name for name, taken in self.ids.items() if taken == cluster_id), "")
+
+    def rank(self, cluster: str) -> tuple[int, ...]:
+        """Who is believed first when several claim the same: this cluster, then the lower ID."""
+        return (0,) if cluster == self.cluster else (1, self.ids.get(cluster, self.max_clusters + 1))

@@ -1,0 +1,169 @@
+"""From what the clusters say to what this node's maps shall hold: takes the keys that changed in the store, gives
+what is desired to the reconcilers, and says what may be pruned because everybody who owns it has been heard.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import cast
+
+from datapath.entries import Entry
+from globalsvc.merge import GlobalService, merge
+from identity.numbering import cluster_of
+from meshd.daemon.addresses import Addresses
+from meshd.daemon.backends import Endpoint
+from meshd.daemon.members import Members
+from meshd.daemon.prefixes import Prefixes
+from meshd.daemon.restoration import Restoration, peer_identity
+from meshd.daemon.services import Services
+from meshd.daemon.store import Dirty, Store
+from meshd.daemon.wishes import Wishes
+from meshd.reconcile.delta import Delta
+from wire.keys import SHARED_KINDS, Kind
+from wire.local import LocalService
+from wire.records import IP, Node, Service
+
+PODS = "pods"
+"""The name of the map that the endpoint reconciler sees: packed address → identity, four bytes."""
+SERVICE_MAPS = ("md_svc4", "md_svc6", "md_be4", "md_be6")
+SLICE = 2000  # names of one kind and cluster that are taken in one round
+
+
+class Mesh:
+    """`refresh` after the store became dirty; the reconcilers' deltas follow."""
+
+    def __init__(self, store: Store, members: Members, *, node: str, maps: Delta, pods: Delta) -> None:
+        self._store, self._members, self._node = store, members, node
+        self._own = members.cluster
+        self._maps, self._pods = maps, pods
+        self.addresses = Addresses(self._own, members.rank)
+        self.prefixes = Prefixes(self._own, node, members.rank, self.addresses.tunnel)
+        self.services = Services(self.merge)
+        self._restored: Restoration | None = None
+        self._judged: object = None
+
+    def restore(self, restored: Restoration) -> None:
+        """What the maps held at the start. Before the first `refresh`."""
+        self._restored = restored
+        self.services.restore(restored.services)
+
+    def want(self, entry: Entry) -> None:
+        """Something that no cluster says, such as this node's own settings."""
+        self._maps.want(entry.map, entry.key, entry.value)
+
+    def merge(self, name: str) -> GlobalService | None:
+        """The global service of that name as of now."""
+        local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
+        if local is None:
+            return None
+        remotes = {}
+        for cluster in self._store.clusters:
+            if cluster != self._own and (record := self._store.record(cluster, Kind.SERVICE, name)):
+                remotes[cluster] = cast(Service, record)
+        return merge(local, remotes, cluster=self._own)
+
+    def refresh(self) -> bool:
+        """Brings desired up to date with the store, in slices; True if there is more."""
+        dirty = self._store.take(SLICE)
+        self._wish(self._changes(dirty))
+        if self._store.dirty:
+            return True
+        self._release_restored()
+        return False
+
+    def _changes(self, dirty: Dirty) -> Wishes:
+        wishes: Wishes = {}
+        services: set[str] = set()
+        for (cluster, kind), names in dirty.items():
+            if kind in (Kind.SERVICE, Kind.LOCAL_SERVICE):
+                if kind is Kind.LOCAL_SERVICE or cluster != self._own:
+                    services |= names
+            elif kind is Kind.NODE:
+                wishes |= self.prefixes.update_nodes(cluster, names, self._nodes(cluster))
+                if cluster == self._own and self._node in names:
+                    self._place()
+            elif kind is Kind.IP:
+                addresses = [name for name in names if "/" not in name]
+                wishes |= self.addresses.update(cluster, addresses, self._ips(cluster))
+                wishes |= self.prefixes.update_ips(cluster, names.difference(addresses), self._ips(cluster))
+                if cluster == self._own:
+                    self._want_pods(addresses)
+        return wishes | self.services.update(sorted(services))
+
+    def _place(self) -> None:
+        """This node's own record changed: perhaps other pods are its now."""
+        node = cast(Node | None, self._store.record(self._own, Kind.NODE, self._node))
+        before = set(self.addresses.local_pods)
+        records = self._store.clusters[self._own].shelf(Kind.IP).records.values()
+        self.addresses.place(_node_ips(node), cast(Iterable[IP], records))
+        self._want_pods(before | set(self.addresses.local_pods))
+
+    def _want_pods(self, names: Iterable[str]) -> None:
+        for name in names:
+            identity = self.addresses.local_pods.get(name)
+            value = None if identity is None else identity.to_bytes(4, sys.byteorder)
+            self._pods.want(PODS, ip_address(name).packed, value)
+
+    def _nodes(self, cluster: str) -> Callable[[str], Node | None]:
+        return lambda name: cast(Node | None, self._store.record(cluster, Kind.NODE, name))
+
+    def _ips(self, cluster: str) -> Callable[[str], IP | None]:
+        return lambda name: cast(IP | None, self._store.record(cluster, Kind.IP, name))
+
+    def _wish(self, wishes: Wishes) -> None:
+        for (map, key), value in wishes.items():
+            self._maps.want(map, key, value)
+
+    # What was found at the start, and who has to be heard before it may go.
+
+    def _heard(self, kind: Kind) -> frozenset[str]:
+        return frozenset(name for name, state in self._store.clusters.items() if state.synced(kind))
+
+    def _everybody(self, kind: Kind) -> bool:
+        return all(state.synced(kind) for state in self._store.clusters.values())
+
+    def _release_restored(self) -> None:
+        if self._restored is None:
+            return
+        heard = self._heard(Kind.SERVICE), self._heard(Kind.IP), self._heard(Kind.NODE), self._heard(Kind.LOCAL_SERVICE)
+        present = frozenset(self._store.clusters)
+        if (heard, present) == self._judged:
+            return
+        self._judged = (heard, present)
+        self._wish(self.services.retain(self._may_stay))
+        self._prune()
+        if all(state.synced(kind) for state in self._store.clusters.values() for kind in SHARED_KINDS):
+            self.services.forget_restored()
+            self._restored = None
+
+    def _may_stay(self, endpoint: Endpoint) -> bool:
+        """A backend found at the start stays until the cluster that offers it has been heard."""
+        if self._restored is None:
+            return False
+        owner = self._members.name_of(self._restored.owner(endpoint[0]))
+        if owner == self._own:
+            return not self._store.synced(owner, [Kind.LOCAL_SERVICE])
+        if owner in self._store.clusters:
+            return not self._store.synced(owner, [Kind.SERVICE])
+        return not self._everybody(Kind.SERVICE)
+
+    def _prune(self) -> None:
+        if self._store.synced(self._own, [Kind.LOCAL_SERVICE]):
+            for map in SERVICE_MAPS:
+                self._maps.prune(map, lambda key, value: True)
+        if self._everybody(Kind.NODE) and self._everybody(Kind.IP):
+            self._maps.prune("md_cidrs", lambda key, value: True)
+        if self._store.synced(self._own, [Kind.NODE, Kind.IP]):
+            self._pods.prune(PODS, lambda key, value: True)
+        self._maps.prune("md_ipcache", self._address_may_go)
+
+    def _address_may_go(self, key: bytes, value: bytes) -> bool:
+        """An address goes when the cluster that its identity belongs to has been heard, and does not say it."""
+        owner = self._members.name_of(cluster_of(peer_identity(value), max_clusters=self._members.max_clusters))
+        if owner in self._store.clusters:
+            return self._store.synced(owner, [Kind.IP])
+        return self._everybody(Kind.IP)
+
+
+def _node_ips(node: Node | None) -> frozenset[str]:
+    return frozenset(address.ip for address in (node.addresses or ()) if address.ip) if node else frozenset()

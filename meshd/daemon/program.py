@@ -1,0 +1,155 @@
+"""The daemon's process: wires store, remotes, mesh, reconcilers and socket together and runs until it is told to stop.
+Stopping takes nothing down in the kernel.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from meshd import socket
+from meshd.config import ConfigError
+from meshd.daemon.clustermesh import Clustermesh
+from meshd.daemon.config import DaemonConfig
+from meshd.daemon.datapath import Datapath, open_datapath
+from meshd.daemon.kernel import MapShape, PodShape
+from meshd.daemon.members import Members
+from meshd.daemon.mesh import PODS, Mesh
+from meshd.daemon.readiness import Readiness
+from meshd.daemon.remote import Remote
+from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
+from meshd.daemon.report import Report
+from meshd.daemon.restoration import restore
+from meshd.daemon.store import Store
+from meshd.reconcile.loop import Loop, Reconciler
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
+
+logger = logging.getLogger(__name__)
+
+
+class _Stop(Exception):
+    """SIGTERM or SIGINT."""
+
+
+def read_local_file(config: DaemonConfig) -> RemoteFile:
+    """How our own proxy is reached. Raises ConfigError."""
+    try:
+        text = config.local.read_text()
+        return parse_remote_file(config.cluster, text, folder=config.local.parent)
+    except OSError as error:
+        raise ConfigError(f"--local {config.local}: cannot be read ({error.strerror})") from error
+    except BadRemoteFile as error:
+        raise ConfigError(f"--local {config.local}: {error}") from error
+
+
+def check(config: DaemonConfig) -> None:
+    """What a type cannot say. Raises ConfigError with all problems."""
+    problems = []
+    if not is_cluster_name(config.cluster):
+        problems.append(f"cluster: {config.cluster!r} is no cluster name (1 to 32 of a-z, 0-9 and '-')")
+    if config.max_clusters not in (255, 511):
+        problems.append(f"max_clusters: must be 255 or 511, is {config.max_clusters}")
+    if not 1 <= config.cluster_id <= config.max_clusters:
+        problems.append(f"cluster_id: must be 1 to {config.max_clusters}, is {config.cluster_id}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+class Daemon:
+    """One daemon. `run` it once."""
+
+    def __init__(
+        self, config: DaemonConfig, local: RemoteFile, datapath: Datapath, executor: ThreadPoolExecutor
+    ) -> None:
+        self.config = config
+        self.started = time.monotonic()
+        self.readiness = Readiness()
+        self.members = Members(config.cluster, config.cluster_id, max_clusters=config.max_clusters)
+        self.maps = Reconciler("maps", datapath.maps, MapShape())
+        self.pods = Reconciler("pods", datapath.pods, PodShape())
+        self.loop = Loop([self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
+        self.store = Store(self.loop.wake)
+        self.mesh = Mesh(self.store, self.members, node=config.node, maps=self.maps.delta, pods=self.pods.delta)
+        self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS))
+        self.clustermesh: Clustermesh | None = None
+        self._restore(datapath)
+
+    def _restore(self, datapath: Datapath) -> None:
+        for name, held in datapath.held.items():
+            self.maps.delta.restore(name, held)
+        self.pods.delta.restore(PODS, datapath.pods.dump(PODS))
+        self.mesh.restore(restore(datapath.held, max_clusters=self.config.max_clusters))
+        self.mesh.want(datapath.own_entry)
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        self._observe()
+        try:
+            async with socket.serve(self.config.socket, Report(self).routes()), asyncio.TaskGroup() as group:
+                self.clustermesh = Clustermesh(
+                    self.config.clustermesh,
+                    own=self.config.cluster,
+                    group=group,
+                    make=lambda file: self._make(file, SHARED_KINDS),
+                    leave=self._leave,
+                )
+                self.clustermesh.refresh()
+                group.create_task(self.local.run(), name="local")
+                group.create_task(self.clustermesh.follow(), name="clustermesh")
+                group.create_task(self.loop.run(), name="reconcile")
+                await _stopped()
+                raise _Stop
+        except* _Stop:
+            logger.info("stopped; what is in the kernel stays", extra={"instance": self.config.name})
+
+    def remotes(self) -> Sequence[Remote]:
+        """The remote clusters, without our own."""
+        return list(self.clustermesh.remotes.values()) if self.clustermesh else []
+
+    def _make(self, file: RemoteFile, kinds: Sequence[Kind]) -> Remote:
+        return Remote(file, kinds=kinds, store=self.store, members=self.members, on_change=self.loop.wake)
+
+    def _leave(self, cluster: str) -> None:
+        self.store.drain(cluster)
+        self.members.leave(cluster)
+
+    def _refresh(self) -> bool:
+        return self.mesh.refresh()
+
+    def _observe(self) -> None:
+        now = time.monotonic()
+        for event in self.readiness.observe(self._facts(), now):
+            logger.info(event, extra={"instance": self.config.name, "seconds": f"{now - self.started:.3f}"})
+
+    def _facts(self) -> dict[str, bool]:
+        local = self.store.synced(self.config.cluster, self.local.kinds)
+        remotes = self.clustermesh is not None and all(
+            self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
+        )
+        settled = not self.store.dirty and not any(r.retries.failures for r in (self.maps, self.pods))
+        return {
+            "loaded": True,
+            "local-synced": local,
+            "remotes-synced": local and remotes,
+            "reconciled": local and remotes and settled and self.maps.in_sync_since is not None,
+        }
+
+
+async def _stopped() -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def run_daemon(config: DaemonConfig) -> None:
+    """Brings the datapath up, then runs. Raises ConfigError, DatapathError."""
+    check(config)
+    local = read_local_file(config)
+    with ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
+        datapath = await asyncio.get_running_loop().run_in_executor(executor, open_datapath, config)
+        logger.info("datapath is there", extra={"instance": config.name, "written": ",".join(datapath.written) or "-"})
+        await Daemon(config, local, datapath, executor).run()

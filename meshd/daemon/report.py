@@ -1,0 +1,169 @@
+"""What the socket says: everything with its age in seconds; null is "unknown", never 0."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from meshd.daemon.kernel import describe_entry
+from meshd.daemon.link import LinkState
+from meshd.daemon.mesh import PODS
+from meshd.daemon.readiness import EVENTS
+from meshd.daemon.store import ClusterState, Shelf
+
+if TYPE_CHECKING:
+    from meshd.daemon.program import Daemon
+    from meshd.daemon.remote import Remote
+    from meshd.reconcile.loop import Reconciler
+
+FAILING_SHOWN = 10
+HEARTBEAT_MAX_S = 120.0
+CERTIFICATE_MIN_DAYS = 7
+Json = dict[str, Any]
+
+
+class Report:
+    """Reads a daemon; changes nothing."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def routes(self) -> Mapping[str, Callable[[], object]]:
+        return {"/v1/status": self.status, "/v1/desired": self.desired, "/v1/realised": self.realised}
+
+    def desired(self) -> Json:
+        return _entries(self._daemon.maps.delta.desired)
+
+    def realised(self) -> Json:
+        return _entries(self._daemon.maps.delta.realised)
+
+    def status(self) -> Json:
+        daemon, now = self._daemon, time.monotonic()
+        clusters = [self._cluster(daemon.local, now), *(self._cluster(remote, now) for remote in daemon.remotes())]
+        targets = [self._target(reconciler, now) for reconciler in (daemon.maps, daemon.pods)]
+        problems = dict(daemon.clustermesh.problems) if daemon.clustermesh else {}
+        findings = self._findings(clusters, targets, problems)
+        return {
+            "cluster": daemon.config.cluster,
+            "cluster_id": daemon.config.cluster_id,
+            "node": daemon.config.node,
+            "instance": daemon.config.name,
+            "uptime_s": now - daemon.started,
+            "state": "broken" if "local-synced" in daemon.readiness.missing else "degraded" if findings else "ok",
+            "findings": findings,
+            "events": {name: _age(daemon.readiness.reached.get(name), now) for name in EVENTS},
+            "clustermesh_problems": problems,
+            "clusters": clusters,
+            "targets": targets,
+            "services": len(daemon.mesh.services),
+            "addresses": len(daemon.mesh.addresses),
+            "retained_backends": daemon.mesh.services.retained,
+            "conflicts": [
+                {"address": address, "claimed_by": claimants}
+                for address, claimants in list(daemon.mesh.addresses.conflicts())[:FAILING_SHOWN]
+            ],
+        }
+
+    def _findings(self, clusters: list[Json], targets: list[Json], problems: Mapping[str, str]) -> list[str]:
+        found = [f"clustermesh file {name or 'folder'}: {reason}" for name, reason in problems.items()]
+        for cluster in clusters:
+            found += _cluster_findings(cluster)
+        for target in targets:
+            if target["failing"]:
+                found.append(f"{target['failing']} keys of {target['name']} cannot be written")
+        found += [f"start-up: {event} is still missing" for event in self._daemon.readiness.missing]
+        return found
+
+    def _cluster(self, remote: Remote, now: float) -> Json:
+        state = self._daemon.store.clusters.get(remote.cluster) or ClusterState(remote.cluster)
+        link = remote.link
+        return {
+            "cluster": remote.cluster,
+            "cluster_id": state.scope.cluster_id if state.scope else None,
+            "is_local": remote is self._daemon.local,
+            "link": {
+                "state": link.state,
+                "reason": link.reason,
+                "age_s": now - link.since,
+                "target": link.target,
+                "failures": link.failures,
+                "connects": remote.connects,
+                "lists": remote.relists,
+            },
+            "last_event_age_s": _age(state.last_event_at, now),
+            "heartbeat_age_s": _age(link.heartbeat_at, now),
+            "certificate_days_left": link.days_left,
+            "warnings": list(link.warnings),
+            "synced": all(state.synced(kind) for kind in remote.kinds),
+            "kinds": {str(kind): _kind(state.shelves.get(kind) or Shelf(), now) for kind in remote.kinds},
+        }
+
+    def _target(self, reconciler: Reconciler, now: float) -> Json:
+        failures = reconciler.retries.failures
+        return {
+            "name": reconciler.name,
+            "in_sync": not failures and reconciler.in_sync_since is not None,
+            "in_sync_age_s": _age(reconciler.in_sync_since, now),
+            "desired": {name: len(entries) for name, entries in sorted(reconciler.delta.desired.items()) if entries},
+            "realised": {name: len(entries) for name, entries in sorted(reconciler.delta.realised.items()) if entries},
+            "waiting_to_be_pruned": reconciler.delta.unclaimed(),
+            "failing": len(failures),
+            "failing_keys": [
+                {
+                    "key": reconciler.shape.describe(*item),
+                    "reason": failure.reason,
+                    "age_s": now - failure.since,
+                    "attempts": failure.attempts,
+                    "next_try_s": max(0.0, failure.due - now),
+                }
+                for item, failure in list(failures.items())[:FAILING_SHOWN]
+            ],
+            "rounds": reconciler.rounds,
+            "upserts": reconciler.upserts,
+            "deletes": reconciler.deletes,
+            "last_round": reconciler.last_round,
+        }
+
+
+def _kind(shelf: Shelf, now: float) -> Json:
+    last = next(reversed(shelf.rejected.items()), None)
+    return {
+        "synced_age_s": _age(shelf.synced_at, now),
+        "revision": shelf.revision or None,
+        "offered": shelf.offered,
+        "accepted": len(shelf.records),
+        "rejected": len(shelf.rejected),
+        "reasons": dict(shelf.reasons()),
+        "last_rejected": last
+        and {"name": last[0], "reason": last[1].reason, "detail": last[1].detail, "age_s": now - last[1].since},
+    }
+
+
+def _cluster_findings(cluster: Json) -> list[str]:
+    name, link = cluster["cluster"], cluster["link"]
+    kinds, heartbeat, days = cluster["kinds"], cluster["heartbeat_age_s"], cluster["certificate_days_left"]
+    found = []
+    if link["state"] != LinkState.READY:
+        found.append(f"{name}: control link {link['state']} for {link['age_s']:.0f} s: {link['reason'] or 'starting'}")
+    for kind, shelf in kinds.items():
+        if shelf["rejected"]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["reasons"].items())
+            found.append(f"{name}: {shelf['rejected']} of {shelf['offered']} {kind} records rejected: {reasons}")
+    if isinstance(heartbeat, float) and heartbeat > HEARTBEAT_MAX_S:
+        found.append(f"{name}: last heartbeat {heartbeat:.0f} s ago: its agent may be dead")
+    if isinstance(days, int) and days < CERTIFICATE_MIN_DAYS:
+        found.append(f"{name}: our certificate ends in {days} days: `meshd certs issue`")
+    return found
+
+
+def _age(then: float | None, now: float) -> float | None:
+    return None if then is None else now - then
+
+
+def _entries(maps: Mapping[str, Mapping[bytes, bytes]]) -> Json:
+    return {
+        name: [describe_entry(name, key, value) for key, value in entries.items()]
+        for name, entries in sorted(maps.items())
+        if name != PODS
+    }

@@ -1,0 +1,31 @@
+"""The device that carries tunnel packets: which it is, and its MTU. In this process' network namespace."""
+
+import fcntl
+import socket
+import struct
+from pathlib import Path
+
+SIOCGIFMTU = 0x8921
+DEFAULT_MTU = 1500
+
+
+def default_device() -> str:
+    """The device of the IPv4 default route (proc(5)), "" without one."""
+    for line in Path("/proc/self/net/route").read_text().splitlines()[1:]:
+        device, destination, *_, mask = line.split()[:8]
+        if destination == mask == "00000000":
+            return device
+    return ""
+
+
+def device_mtu(name: str) -> int:
+    """Raises OSError if there is no such device."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, SIOCGIFMTU, struct.pack("16sI12x", name.encode()[:15], 0))
+    return int(struct.unpack("16sI12x", answer)[1])
+
+
+def underlay_mtu(device: str) -> int:
+    """Of the device, or of the default route's. Raises OSError."""
+    name = device or default_device()
+    return device_mtu(name) if name else DEFAULT_MTU

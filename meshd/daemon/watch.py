@@ -1,0 +1,162 @@
+"""List and watch of one range of keys, without input or output: answers of etcd go in, the next question and what
+changed come out. Not a connection: that is connection.py, the only caller.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+DELETE = 1  # etcd's Event.EventType
+
+
+class KeyValue(Protocol):
+    """What the machine needs of etcd's message of that name."""
+
+    @property
+    def key(self) -> bytes: ...
+    @property
+    def value(self) -> bytes: ...
+    @property
+    def mod_revision(self) -> int: ...
+
+
+class Event(Protocol):
+    """What the machine needs of etcd's message of that name."""
+
+    @property
+    def type(self) -> int: ...
+    @property
+    def kv(self) -> KeyValue: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListFrom:
+    """Ask for the next page of `[start, end)`; `end` b"": this key only; `revision` 0: the newest."""
+
+    start: bytes
+    end: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFrom:
+    """Watch `[start, end)` from `revision` on."""
+
+    start: bytes
+    end: bytes
+    revision: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """Names (the key below the prefix) with their new values, and the names that are gone."""
+
+    puts: dict[str, bytes] = field(default_factory=dict)
+    deletes: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.deletes)
+
+
+class WatchMachine:
+    """Follows one range over lists, watches, cuts and compactions. Protocol of use:
+
+        ask = machine.start()                 after every connect; everything known becomes stale
+        while ask is ListFrom:                Range(start, end, revision, limit)
+            changes, ask = machine.page(kvs, header.revision, more, history=header.cluster_id)
+                                              the pinned revision was compacted meanwhile: ask = machine.start()
+        watch from ask.revision               ask is WatchFrom; what was not in the list came as deletes
+            changes = machine.events(events, header.revision)        one call per answer, never part of one
+            compacted or cancelled:           ask = machine.start(), go on as above
+
+    Names that are known stay known over a cut: only a complete list deletes. A key whose mod_revision is the known
+    one is not given out again, unless another etcd (`history`) or one that went back in time answers: then all is new.
+    """
+
+    def __init__(self, start: bytes, end: bytes) -> None:
+        self._start, self._end = start, end
+        self._known: dict[str, int] = {}
+        self._stale: set[str] = set()
+        self._pinned = 0
+        self._history = 0
+        self.revision = 0
+        """Everything up to here has been heard."""
+        self.synced = False
+        """A list has been completed since the machine was made."""
+        self.relists = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def move(self, start: bytes, end: bytes) -> None:
+        """The same records stand in another range now: what is known stays, the next list brings all anew."""
+        if (start, end) != (self._start, self._end):
+            self._start, self._end = start, end
+            self._known = dict.fromkeys(self._known, 0)
+
+    def start(self) -> ListFrom:
+        """(Re)starts the list from its first page."""
+        self._stale = set(self._known)
+        self._pinned = 0
+        self.relists += 1
+        return ListFrom(self._start, self._end, 0)
+
+    def page(
+        self, kvs: Iterable[KeyValue], revision: int, more: bool, *, history: int = 0
+    ) -> tuple[Changes, ListFrom | WatchFrom]:
+        """Takes a page (or a part of one, then with `more`), in key order."""
+        if not self._pinned:
+            self._pin(revision, history)
+        changes = Changes()
+        last = b""
+        for kv in kvs:
+            last = kv.key
+            name = self._name(kv.key)
+            if name is None:
+                continue
+            self._stale.discard(name)
+            if self._known.get(name) != kv.mod_revision:
+                self._known[name] = kv.mod_revision
+                changes.puts[name] = kv.value
+        if more and last:
+            return changes, ListFrom(last + b"\0", self._end, self._pinned)
+        return self._sweep(changes)
+
+    def events(self, events: Iterable[Event], revision: int) -> Changes:
+        """Takes one answer of the watch. Without events it is a progress report: heard up to `revision`."""
+        changes = Changes()
+        heard = self.revision
+        latest = 0
+        for event in events:
+            kv = event.kv
+            latest = max(latest, kv.mod_revision)
+            name = self._name(kv.key)
+            if kv.mod_revision <= heard or name is None:
+                continue
+            if event.type == DELETE:
+                changes.puts.pop(name, None)
+                if self._known.pop(name, None) is not None:
+                    changes.deletes.add(name)
+            else:
+                self._known[name] = kv.mod_revision
+                changes.puts[name] = kv.value
+                changes.deletes.discard(name)
+        self.revision = max(heard, latest or revision)
+        return changes
+
+    def _pin(self, revision: int, history: int) -> None:
+        if history != self._history or revision < self.revision:
+            self._known = dict.fromkeys(self._known, 0)
+        self._history, self._pinned = history, revision
+
+    def _sweep(self, changes: Changes) -> tuple[Changes, WatchFrom]:
+        for name in self._stale:
+            del self._known[name]
+        changes.deletes, self._stale = self._stale, set()
+        self.revision, self._pinned = self._pinned, 0
+        self.synced = True
+        return changes, WatchFrom(self._start, self._end, self.revision + 1)
+
+    def _name(self, key: bytes) -> str | None:
+        """None for a key that was not asked for; bytes that are no text are kept apart, the codec refuses them."""
+        return key[len(self._start) :].decode(errors="backslashreplace") if key.startswith(self._start) else None

@@ -1,0 +1,97 @@
+"""What is desired beside what is realised, and which keys may differ: from that the operations of a round, in publish
+order. Pure. The cost of a round is the number of dirty keys, whatever the size of the maps.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from meshd.reconcile.target import Item, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Operations of one rank on one map. For a removal the values are those that are removed."""
+
+    rank: int
+    map: str
+    items: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Frozen work: `upserts` in publish order, then `deletes` in the reverse."""
+
+    upserts: tuple[Step, ...]
+    deletes: tuple[Step, ...]
+
+
+class Delta:
+    """Desired and realised entries of several maps.
+
+    `realised` changes only by `restore` and `record`: never while a round that was planned is being worked on.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.desired: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self.realised: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self._dirty: dict[Item, None] = {}
+        self._unclaimed: defaultdict[str, set[bytes]] = defaultdict(set)
+        self._shape = shape
+
+    def restore(self, map: str, dumped: Mapping[bytes, bytes]) -> None:
+        """These entries were found at the start. They are not dirty: only `prune` or a wish touches them."""
+        self.realised[map] = dict(dumped)
+        self._unclaimed[map] = set(dumped)
+
+    def want(self, map: str, key: bytes, value: bytes | None) -> None:
+        """None: the entry must not be there."""
+        if value is None:
+            self.desired[map].pop(key, None)
+        else:
+            self.desired[map][key] = value
+        self._dirty[map, key] = None
+        self._unclaimed[map].discard(key)
+
+    def touch(self, item: Item) -> None:
+        """Look at this key again."""
+        self._dirty[item] = None
+
+    def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
+        """What was found at the start and nobody spoke of since goes with the next round, if it may. Returns how many."""
+        held = self.realised[map]
+        gone = [key for key in self._unclaimed[map] if may(key, held[key])]
+        self._unclaimed[map].difference_update(gone)
+        self._dirty.update(dict.fromkeys((map, key) for key in gone))
+        return len(gone)
+
+    def unclaimed(self) -> int:
+        """Entries that were found at the start, and nobody who was heard has spoken of yet."""
+        return sum(len(keys) for keys in self._unclaimed.values())
+
+    def plan(self) -> Round | None:
+        """Takes the dirty keys; None if none of them differs."""
+        upserts: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
+        deletes: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
+        for map, key in self._dirty:
+            wanted, held = self.desired[map].get(key), self.realised[map].get(key)
+            if wanted == held:
+                continue
+            rank = self._shape.rank(map, key)
+            if wanted is not None:
+                upserts[rank, map][key] = wanted
+            elif held is not None:
+                deletes[rank, map][key] = held
+        self._dirty.clear()
+        if not upserts and not deletes:
+            return None
+        ordered = tuple(Step(rank, map, upserts[rank, map]) for rank, map in sorted(upserts))
+        reverse = tuple(Step(rank, map, deletes[rank, map]) for rank, map in sorted(deletes, reverse=True))
+        return Round(ordered, reverse)
+
+    def record(self, map: str, key: bytes, value: bytes | None) -> None:
+        """The write succeeded: this is what the target holds now."""
+        if value is None:
+            self.realised[map].pop(key, None)
+        else:
+            self.realised[map][key] = value

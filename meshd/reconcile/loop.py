@@ -1,0 +1,126 @@
+"""Brings targets to what is desired, round by round: bring desired up to date, plan, work in the one worker thread,
+record what succeeded. One round at a time; whatever becomes dirty meanwhile is the next round.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from meshd.reconcile.delta import Delta
+from meshd.reconcile.execution import Outcome, execute
+from meshd.reconcile.retry import RetryQueue
+from meshd.reconcile.target import Shape, Target
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """One target with its desired and realised entries, and the keys that fail."""
+
+    name: str
+    target: Target
+    shape: Shape
+    delta: Delta = field(init=False)
+    retries: RetryQueue = field(default_factory=RetryQueue)
+    rounds: int = 0
+    upserts: int = 0
+    deletes: int = 0
+    last_round: str = "none yet"
+    in_sync_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.delta = Delta(self.shape)
+
+    def record(self, outcome: Outcome, now: float) -> str:
+        """Takes over what succeeded; returns the round as a sentence."""
+        for (map, key), value in outcome.done.items():
+            self.delta.record(map, key, value)
+            self.retries.succeed((map, key))
+        for item, reason in outcome.failed.items():
+            self.retries.fail(item, reason, now)
+        self.rounds += 1
+        self.upserts += outcome.upserts
+        self.deletes += outcome.deletes
+        self.last_round = self._sentence(outcome)
+        return self.last_round
+
+    def _sentence(self, outcome: Outcome) -> str:
+        counts = dict.fromkeys(map for map, _ in (*outcome.done, *outcome.failed))
+        state = f"{len(self.retries.failures)} keys failing" if self.retries.failures else "in sync"
+        return (
+            f"{', '.join(counts)}: {outcome.upserts} upserts, {outcome.deletes} deletes, "
+            f"{len(outcome.failed)} failed, {state}"
+        )
+
+
+class Loop:
+    """Runs the reconcilers, in this order. `refresh` brings desired up to date; it returns True if there is more to
+    come, so that a flood is taken in slices. `settled` is called after the rounds.
+    """
+
+    def __init__(
+        self,
+        reconcilers: Sequence[Reconciler],
+        executor: Executor,
+        *,
+        refresh: Callable[[], bool],
+        settled: Callable[[], None],
+    ) -> None:
+        self._reconcilers, self._executor, self._refresh, self._settled = reconcilers, executor, refresh, settled
+        self._dirty = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something became dirty."""
+        self._dirty.set()
+
+    async def run(self) -> NoReturn:
+        while True:
+            await self._wait()
+            self._dirty.clear()
+            if self._refresh():
+                self._dirty.set()
+            for reconciler in self._reconcilers:
+                await self._round(reconciler)
+            self._settled()
+
+    async def _round(self, reconciler: Reconciler) -> None:
+        now = time.monotonic()
+        for item in reconciler.retries.due(now):
+            reconciler.delta.touch(item)
+        round = reconciler.delta.plan()
+        if round is not None:
+            outcome = await asyncio.get_running_loop().run_in_executor(
+                self._executor, execute, round, reconciler.target, reconciler.shape, reconciler.delta.realised
+            )
+            sentence = reconciler.record(outcome, time.monotonic())
+            level = logging.WARNING if outcome.failed else logging.DEBUG
+            logger.log(level, "round", extra={"target": reconciler.name, "result": sentence})
+            for item, reason in list(outcome.failed.items())[:3]:
+                logger.debug("failed", extra={"key": reconciler.shape.describe(*item), "reason": reason})
+        _settle(reconciler)
+
+    async def _wait(self) -> None:
+        due = min((d for r in self._reconcilers if (d := r.retries.next_due()) is not None), default=None)
+        timeout = None if due is None else max(0.0, due - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._dirty.wait()
+        except TimeoutError:
+            return
+
+
+def _settle(reconciler: Reconciler) -> None:
+    """A key that failed and is not wanted to change any more is no failure."""
+    delta = reconciler.delta
+    for map, key in list(reconciler.retries.failures):
+        if delta.desired[map].get(key) == delta.realised[map].get(key):
+            reconciler.retries.succeed((map, key))
+    if reconciler.retries.failures:
+        reconciler.in_sync_since = None
+    elif reconciler.in_sync_since is None:
+        reconciler.in_sync_since = time.monotonic()

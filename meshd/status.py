@@ -1,0 +1,133 @@
+"""`meshd status`: what the daemons on this machine say of themselves, the worst first."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from meshd.socket import SocketError, get
+
+EXIT_OF = {"ok": 0, "degraded": 1, "broken": 2}
+LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
+Status = dict[str, Any]
+
+
+@click.command()
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def status(ctx: click.Context, run_dir: Path, instance: str | None, output: str) -> None:
+    """Shows what the daemon hears of each cluster, how old that is, and whether the kernel holds it.
+
+    Exit codes: 0 ok, 1 degraded, 2 broken or no daemon answers.
+    """
+    found = [read_status(path) for path in daemon_sockets(run_dir, instance)]
+    found.sort(key=lambda status: -EXIT_OF[status["state"]])
+    if output == "json":
+        click.echo(json.dumps(found if instance is None else found[:1], indent=2))
+    elif not found:
+        click.echo(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
+    else:
+        console = Console()
+        for entry in found:
+            show(entry, console)
+    ctx.exit(max((EXIT_OF[entry["state"]] for entry in found), default=EXIT_OF["broken"]))
+
+
+def daemon_sockets(run_dir: Path, instance: str | None) -> Iterable[Path]:
+    """The sockets to ask."""
+    return [run_dir / instance / "daemon.sock"] if instance else sorted(run_dir.glob("*/daemon.sock"))
+
+
+def read_status(path: Path) -> Status:
+    """A daemon that does not answer is broken, and says so."""
+    try:
+        answer: Status = get(path, "/v1/status")
+    except SocketError as error:
+        return {
+            "instance": path.parent.name,
+            "state": "broken",
+            "findings": [str(error)],
+            "clusters": [],
+            "targets": [],
+        }
+    return answer
+
+
+def show(entry: Status, console: Console) -> None:
+    """One daemon for people."""
+    style = {"ok": "green", "degraded": "yellow", "broken": "red"}[entry["state"]]
+    missing = [name for name, age in entry.get("events", {}).items() if age is None]
+    console.print(f"[bold]{entry['instance']}[/]: [{style}]{entry['state']}[/]", highlight=False)
+    for finding in entry["findings"]:
+        console.print(f"  ! {finding}", highlight=False, markup=False)
+    if entry["clusters"]:
+        console.print(_clusters(entry["clusters"]))
+    for target in entry["targets"]:
+        held = ", ".join(f"{name} {count}" for name, count in target["realised"].items()) or "nothing"
+        sync = (
+            f"in sync for {age_text(target['in_sync_age_s'])}" if target["in_sync"] else f"{target['failing']} failing"
+        )
+        console.print(f"  {target['name']}: {sync}; {held}", highlight=False)
+    if missing:
+        console.print(f"  not yet: {', '.join(missing)}", highlight=False)
+
+
+def _clusters(clusters: list[Status]) -> Table:
+    table = Table(box=None, padding=(0, 2), pad_edge=True)
+    for heading in (
+        "CLUSTER",
+        "LINK",
+        "FOR",
+        "LAST EVENT",
+        "NODES",
+        "SERVICES",
+        "IDENTITIES",
+        "IPS",
+        "REJECTED",
+        "CERT",
+    ):
+        table.add_column(heading, no_wrap=True)
+    for cluster in sorted(clusters, key=_badness):
+        table.add_row(*_row(cluster))
+    return table
+
+
+def _badness(cluster: Status) -> tuple[int, int, str]:
+    rejected = sum(kind["rejected"] for kind in cluster["kinds"].values())
+    return LINK_RANK[cluster["link"]["state"]], -rejected, cluster["cluster"]
+
+
+def _row(cluster: Status) -> list[str]:
+    kinds = cluster["kinds"]
+    rejected = sum(kind["rejected"] for kind in kinds.values())
+    days = cluster["certificate_days_left"]
+    return [
+        f"{cluster['cluster']}{' (own)' if cluster['is_local'] else ''}",
+        cluster["link"]["state"],
+        age_text(cluster["link"]["age_s"]),
+        age_text(cluster["last_event_age_s"]),
+        *(_count(kinds[kind]) for kind in ("nodes", "services", "identities", "ip")),
+        str(rejected),
+        "unknown" if days is None else f"{days}d",
+    ]
+
+
+def _count(kind: Status) -> str:
+    """`~` until the kind has synced: what is there may not be all."""
+    return f"{'' if kind['synced_age_s'] is not None else '~'}{kind['accepted']}"
+
+
+def age_text(seconds: float | None) -> str:
+    """`3s`, `5m`, `2h`, `4d`; unknown is said."""
+    if seconds is None:
+        return "unknown"
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
