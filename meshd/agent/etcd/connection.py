@@ -1,0 +1,144 @@
+"""A connection to the cluster's etcd over grpc.aio: lists, transactions, leases. It knows no record of meshd's."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+from grpc import aio
+
+from meshd.config import ConfigError
+from wire.keys import interval
+from wire.proto import kv_pb2, rpc_pb2, rpc_pb2_grpc
+
+TIMEOUT_S = 5.0
+#: Keys in one page of a list: etcd walks over the rest of the range for every page, so few large ones are best.
+PAGE = 20_000
+_MAX_MESSAGE = 256 << 20
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class EtcdUnavailable(Exception):
+    """etcd does not answer, or not in time; worth another try."""
+
+
+class EtcdRefused(Exception):
+    """etcd answered that it will not do this; trying the same again is of no use."""
+
+
+class LeaseLost(Exception):
+    """A lease of ours has run out, and what hung on it is gone."""
+
+
+class HistoryLost(Exception):
+    """Another etcd stands at this address, or one whose revisions went backwards: all that was known of it is void."""
+
+
+def host_and_port(endpoint: str) -> tuple[str, int]:
+    """Of an endpoint such as `http://127.0.0.1:2379`. Raises ConfigError."""
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port or 2379
+    except ValueError as error:
+        raise ConfigError(f"etcd endpoint {endpoint!r}: {error}") from error
+    if parts.scheme != "http" or not parts.hostname:
+        raise ConfigError(f"etcd endpoint {endpoint!r} must look like http://127.0.0.1:2379")
+    return parts.hostname, port
+
+
+class EtcdConnection:
+    """One channel to one etcd. Calls raise the four errors above and nothing else."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, port = host_and_port(endpoint)
+        self._channel = aio.insecure_channel(f"{host}:{port}", options=_OPTIONS)
+        kv: Any = rpc_pb2_grpc.KVStub
+        lease: Any = rpc_pb2_grpc.LeaseStub
+        self._kv = kv(self._channel)
+        self._lease = lease(self._channel)
+        self.etcd_id = 0
+        self.revision = 0
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def list_keys(self, prefix: str) -> AsyncIterator[Sequence[kv_pb2.KeyValue]]:
+        """All keys of a prefix at one revision, page by page."""
+        start, end = interval(prefix)
+        revision = 0
+        while True:
+            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+            page = await self._call(self._kv.Range, request, timeout_s=30.0)
+            yield page.kvs
+            if not page.more or not page.kvs:
+                return
+            start, revision = page.kvs[-1].key + b"\0", page.header.revision
+
+    async def get(self, key: str) -> kv_pb2.KeyValue | None:
+        page = await self._call(self._kv.Range, rpc_pb2.RangeRequest(key=key.encode()))
+        return page.kvs[0] if page.kvs else None
+
+    async def transact(self, request: rpc_pb2.TxnRequest) -> rpc_pb2.TxnResponse:
+        response: rpc_pb2.TxnResponse = await self._call(self._kv.Txn, request)
+        return response
+
+    async def grant_lease(self, ttl_s: int) -> int:
+        """A new lease; returns its ID."""
+        response = await self._call(self._lease.LeaseGrant, rpc_pb2.LeaseGrantRequest(TTL=ttl_s))
+        return int(response.ID)
+
+    async def lease_ttl(self, lease: int) -> int:
+        """The time to live that the lease was granted with, 0 if it is gone. s."""
+        response = await self._call(self._lease.LeaseTimeToLive, rpc_pb2.LeaseTimeToLiveRequest(ID=lease))
+        return int(response.grantedTTL) if response.TTL > 0 else 0
+
+    async def keep_alive(self, lease: int) -> bool:
+        """Starts the lease's time to live anew; False if it is gone."""
+
+        async def once(request: object, **options: float) -> rpc_pb2.LeaseKeepAliveResponse:
+            call = self._lease.LeaseKeepAlive(**options)
+            await call.write(request)
+            response = await call.read()
+            await call.done_writing()
+            if not isinstance(response, rpc_pb2.LeaseKeepAliveResponse):
+                raise EtcdUnavailable("etcd ended the stream")
+            return response
+
+        response = await self._call(once, rpc_pb2.LeaseKeepAliveRequest(ID=lease))
+        return int(response.TTL) > 0
+
+    async def _call(
+        self, method: Callable[..., Awaitable[Any]], request: object, *, timeout_s: float = TIMEOUT_S
+    ) -> Any:
+        floor = self.revision  # as of now: what is answered to this request cannot be older
+        try:
+            response = await method(request, timeout=timeout_s)
+        except aio.AioRpcError as error:
+            raise _translated(error) from error
+        if self.etcd_id not in (0, response.header.cluster_id):
+            raise HistoryLost(f"etcd {self.etcd_id:x} has become {response.header.cluster_id:x}")
+        if response.header.revision < floor:
+            raise HistoryLost(f"revision {floor} has become {response.header.revision}")
+        self.etcd_id = response.header.cluster_id
+        self.revision = max(self.revision, response.header.revision)
+        return response
+
+    def forget(self) -> None:
+        """After HistoryLost: what stands there now is taken as it is."""
+        self.etcd_id = self.revision = 0
+
+
+def _translated(error: aio.AioRpcError) -> Exception:
+    details = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.NOT_FOUND and "lease" in details:
+        return LeaseLost(details)
+    if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return EtcdRefused(details)
+    return EtcdUnavailable(f"{error.code().name}: {details}")

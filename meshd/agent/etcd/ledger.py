@@ -1,0 +1,133 @@
+"""What etcd shall hold beside what it holds, and in which order the difference is written.
+
+Pure, and incremental: a key costs something only when it changes. `etcd` here means the agent's own prefixes.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from wire import keys
+from wire.keys import Kind
+
+#: The kinds in the order of their puts; deletes go the other way round. An identity stands before the ip that uses it.
+ORDER: tuple[Kind, ...] = (Kind.IDENTITY, Kind.NODE, Kind.IP, Kind.SERVICE, Kind.LOCAL_SERVICE, Kind.POLICY)
+
+#: Operations that etcd takes in one transaction, by default.
+MAX_TRANSACTION = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One put, or one delete if the value is None."""
+
+    key: str
+    value: bytes | None
+
+
+class Ledger:
+    """One etcd of one cluster. Protocol of use: `hold` what was listed; `want`; `take` a round, write it, `written`.
+
+    Nothing that is not wanted is deleted before `complete` was called: it may only not have been heard of yet.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._prefixes = {keys.prefix(kind, cluster): kind for kind in ORDER}
+        self._desired: dict[str, bytes] = {}
+        self._held: dict[str, bytes] = {}
+        self._puts: dict[Kind, dict[str, None]] = {kind: {} for kind in ORDER}
+        self._deletes: dict[Kind, dict[str, None]] = {kind: {} for kind in ORDER}
+        self._counts = dict.fromkeys(ORDER, 0)
+        self._complete = False
+
+    @property
+    def prefixes(self) -> list[str]:
+        """The prefixes that are the ledger's own."""
+        return list(self._prefixes)
+
+    def hold(self, held: Mapping[str, bytes]) -> None:
+        """This, and nothing else, stands in etcd under our lease (b"" for what stands there under another one)."""
+        self._held = dict(held)
+        self._counts = dict.fromkeys(ORDER, 0) | Counter(map(self._kind, self._held))
+        for pending in (*self._puts.values(), *self._deletes.values()):
+            pending.clear()
+        for key in self._held.keys() | self._desired.keys():
+            self._compare(key)
+
+    def want(self, changes: Mapping[str, bytes | None]) -> None:
+        """These keys shall have these values; None: shall not be there."""
+        for key, value in changes.items():
+            if value is None:
+                self._desired.pop(key, None)
+            else:
+                self._desired[key] = value
+            self._compare(key)
+
+    def complete(self) -> None:
+        """Everything that is wanted was said: from now on what is held and not wanted is deleted."""
+        if not self._complete:
+            self._complete = True
+            for key in self._held.keys() - self._desired.keys():
+                self._compare(key)
+
+    def take(self, limit: int) -> list[Write]:
+        """The next round of writes, [] if none is left. It must be `written` before the next one is taken.
+
+        Everything in one round, in order, if that is little enough for one transaction; else up to `limit` writes of
+        one kind, which may be sent in any order.
+        """
+        if self.pending <= MAX_TRANSACTION:
+            limit = MAX_TRANSACTION
+            puts = [Write(key, self._desired[key]) for kind in ORDER for key in _pop(self._puts[kind], limit)]
+            gone = [Write(key, None) for kind in reversed(ORDER) for key in _pop(self._deletes[kind], limit)]
+            return puts + gone
+        for kind in ORDER:
+            if self._puts[kind]:
+                return [Write(key, self._desired[key]) for key in _pop(self._puts[kind], limit)]
+        for kind in reversed(ORDER):
+            if self._deletes[kind]:
+                return [Write(key, None) for key in _pop(self._deletes[kind], limit)]
+        return []
+
+    def written(self, write: Write) -> None:
+        """etcd has confirmed it. What is wanted by now may be something else again."""
+        kind = self._kind(write.key)
+        self._counts[kind] += (write.value is not None) - (write.key in self._held)
+        if write.value is None:
+            self._held.pop(write.key, None)
+        else:
+            self._held[write.key] = write.value
+        self._compare(write.key)
+
+    @property
+    def pending(self) -> int:
+        """How many keys differ."""
+        return sum(map(len, self._puts.values())) + sum(map(len, self._deletes.values()))
+
+    def count(self) -> dict[str, int]:
+        """How many keys of each kind etcd holds."""
+        return {str(kind): count for kind, count in self._counts.items()}
+
+    def _compare(self, key: str) -> None:
+        kind = self._kind(key)
+        self._puts[kind].pop(key, None)
+        self._deletes[kind].pop(key, None)
+        desired, held = self._desired.get(key), self._held.get(key)
+        if desired is None:
+            if held is not None and self._complete:
+                self._deletes[kind][key] = None
+        elif desired != held:
+            self._puts[kind][key] = None
+        else:
+            self._held[key] = desired  # one copy of the bytes is enough
+
+    def _kind(self, key: str) -> Kind:
+        return next(kind for prefix, kind in self._prefixes.items() if key.startswith(prefix))
+
+
+def _pop(pending: dict[str, None], limit: int) -> list[str]:
+    taken = list(islice(pending, limit))
+    for key in taken:
+        del pending[key]
+    return taken

@@ -1,0 +1,239 @@
+"""The writer: one spell of being the one that writes, from what is found in etcd to the first thing that fails.
+
+After a failure everything is listed again and compared; nothing is assumed of a write whose answer was not heard.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from identity.allocation import Allocator, IdentitiesExhausted
+from meshd.agent.etcd.beacon import canary_keys, config_value, timestamp
+from meshd.agent.etcd.connection import EtcdConnection, EtcdRefused
+from meshd.agent.etcd.holdings import Holdings, list_holdings
+from meshd.agent.etcd.leases import adopt_or_grant, keep_alive
+from meshd.agent.etcd.ledger import MAX_TRANSACTION, Ledger, Write
+from meshd.agent.etcd.ownership import check_ownership
+from meshd.agent.etcd.transactions import Fence
+from meshd.agent.publish.publisher import Publisher
+from meshd.agent.settings import AgentConfig
+from wire import keys
+from wire.codec import BadRecord, Scope, decode, encode
+from wire.keys import Kind
+from wire.local import Allocation
+
+logger = logging.getLogger(__name__)
+
+#: Keys in one round, transactions of it that are in flight at once, and bytes in one transaction (etcd takes 1.5 MiB).
+ROUND, IN_FLIGHT, MAX_BYTES = 4096, 4, 1 << 20
+
+
+@dataclass(slots=True)
+class Desired:
+    """What the writer writes, shared with the sources: `changed` is set when `publisher` has something new."""
+
+    publisher: Publisher
+    identities: Allocator
+    ledger: Ledger
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    synced: bool = False
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the writer has done since the process began."""
+
+    transactions: int = 0
+    keys: int = 0
+    announced: bool = False
+    generation: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class Writer:
+    """`prepare`, then `run`; both raise what the connection raises, and LeadershipLost."""
+
+    def __init__(
+        self,
+        etcd: EtcdConnection,
+        fence: Fence,
+        desired: Desired,
+        progress: Progress,
+        config: AgentConfig,
+        scope: Scope,
+    ) -> None:
+        self._etcd = etcd
+        self._fence = fence
+        self._desired = desired
+        self._progress = progress
+        self._config = config
+        self._scope = scope
+        self._lease = self._beacon_lease = 0
+        self._beacon: dict[str, tuple[bytes, int]] = {}
+        self._progress.announced = False
+        self._progress.refused = {}
+
+    async def prepare(self, *, history_lost: bool) -> None:
+        """Adopts what stands in etcd. Raises NotOurs if it is another cluster's."""
+        desired, config = self._desired, self._config
+        holdings = await list_holdings(self._etcd, desired.ledger.prefixes, self._scope)
+        check_ownership(holdings.configs, cluster=config.cluster, cluster_id=config.cluster_id)
+        leases = (lease for _, lease in holdings.records.values())
+        self._lease = await adopt_or_grant(self._etcd, leases, config.lease_ttl_s)
+        leases = (lease for _, lease in holdings.beacon.values())
+        self._beacon_lease = await adopt_or_grant(self._etcd, leases, config.beacon_ttl_s)
+        self._beacon = holdings.beacon
+        await self._show_config()
+        await self._keep_generation(holdings, history_lost=history_lost)
+        if desired.identities.restore(holdings.allocations) or len(desired.identities):
+            desired.publisher.restored()
+        held = {key: value if lease == self._lease else b"" for key, (value, lease) in holdings.records.items()}
+        desired.ledger.hold(held)
+        for key, reason in holdings.odd.items():
+            logger.error("a record of our own cannot be read: delete it", extra={"key": key, "reason": reason})
+
+    async def run(self) -> None:
+        """Writes what changes and keeps everything alive. Never returns."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_alive(self._etcd, self._lease, self._config.lease_ttl_s))
+            tasks.create_task(keep_alive(self._etcd, self._beacon_lease, self._config.beacon_ttl_s))
+            tasks.create_task(self._beat())
+            tasks.create_task(self._write_changes())
+
+    async def _show_config(self) -> None:
+        key = keys.cluster_config(self._config.cluster)
+        value = config_value(self._config.cluster_id, max_clusters=self._config.max_clusters)
+        if self._beacon.get(key) != (value, self._beacon_lease):
+            await self._fence.write([Write(key, value)], self._beacon_lease)
+
+    async def _keep_generation(self, holdings: Holdings, *, history_lost: bool) -> None:
+        self._progress.generation = holdings.generation
+        if history_lost or not holdings.generation:
+            self._progress.generation = secrets.token_hex(16)
+            await self._fence.write([Write(keys.GENERATION, self._progress.generation.encode())], 0)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._fence.write([Write(keys.HEARTBEAT, timestamp())], self._beacon_lease)
+            await asyncio.sleep(self._config.heartbeat_s)
+
+    async def _write_changes(self) -> None:
+        self._desired.changed.set()
+        while True:
+            await self._desired.changed.wait()
+            self._desired.changed.clear()
+            await self._flush()
+            if self._desired.synced and not self._progress.announced:
+                await self._announce()
+
+    async def _flush(self) -> None:
+        """Writes until nothing differs; what changes meanwhile joins in."""
+        publisher, ledger = self._desired.publisher, self._desired.ledger
+        while True:
+            synced = self._desired.synced
+            ledger.want(publisher.compute())
+            if labels := publisher.wanted():
+                await self._settle(labels[: MAX_TRANSACTION - 1])
+                continue
+            if synced:
+                ledger.complete()
+            if not (writes := ledger.take(ROUND)):
+                return
+            await self._write(writes)
+
+    async def _announce(self) -> None:
+        """Everything that was known when the sources had told all stands in etcd: the canaries say so."""
+        missing = [
+            Write(key, timestamp())
+            for key in canary_keys(self._config.cluster)
+            if self._beacon.get(key, (b"", 0))[1] != self._beacon_lease
+        ]
+        if missing:
+            await self._fence.write(missing, self._beacon_lease)
+        self._progress.announced = True
+        logger.info("published", extra=self._desired.ledger.count())
+
+    async def _write(self, writes: Sequence[Write]) -> None:
+        limit = asyncio.Semaphore(IN_FLIGHT)
+
+        async def write(batch: Sequence[Write]) -> None:
+            async with limit:
+                await self._write_batch(batch)
+
+        batches = split_batches(writes)
+        if len(batches) == 1:
+            await self._write_batch(batches[0])
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for batch in batches:
+                tasks.create_task(write(batch))
+
+    async def _write_batch(self, batch: Sequence[Write]) -> None:
+        """If etcd refuses one write for what it is (too large), that one alone is given up."""
+        try:
+            await self._fence.write(batch, self._lease)
+        except EtcdRefused as error:
+            if len(batch) > 1:
+                for write in batch:
+                    await self._write_batch([write])
+                return
+            logger.error("etcd refuses a record", extra={"key": batch[0].key, "reason": error})
+            self._progress.refused[batch[0].key] = str(error)
+            return
+        self._progress.transactions += 1
+        self._progress.keys += len(batch)
+        for write in batch:
+            self._progress.refused.pop(write.key, None)
+            self._desired.ledger.written(write)
+
+    async def _settle(self, labels: Sequence[str]) -> None:
+        """Takes a number for each of these label sets, or takes over the one that somebody else has taken for it."""
+        identities, publisher = self._desired.identities, self._desired.publisher
+        proposals: dict[int, str] = {}
+        for text in labels:
+            try:
+                proposals[identities.propose(text)] = text
+            except IdentitiesExhausted as error:
+                publisher.refuse(text, str(error))
+                logger.error("no identity for a pod", extra={"labels": text, "reason": error})
+        if not proposals:
+            return
+        prefix = keys.prefix(Kind.ALLOCATION, self._config.cluster)
+        found = await self._fence.create(
+            {f"{prefix}{number}": encode(Allocation(text)) for number, text in proposals.items()}
+        )
+        if not found:
+            for number, text in proposals.items():
+                identities.settle(number, text)
+            publisher.settled(proposals)
+            return
+        for key, value in found.items():
+            number = int(key.removeprefix(prefix))
+            identities.withdraw(proposals[number])
+            identities.settle(number, _labels(str(number), value, self._scope))
+            publisher.settled([number])
+
+
+def _labels(name: str, value: bytes, scope: Scope) -> str:
+    """Of an allocation as it stands in etcd; "" if it cannot be read: its number is taken all the same."""
+    try:
+        allocation = decode(Kind.ALLOCATION, name, value, scope)
+    except BadRecord:
+        return ""
+    return allocation.labels if isinstance(allocation, Allocation) else ""
+
+
+def split_batches(writes: Sequence[Write]) -> list[list[Write]]:
+    """In order, each small enough for one transaction."""
+    batches: list[list[Write]] = []
+    size = MAX_BYTES
+    for write in writes:
+        length = len(write.key) + len(write.value or b"") + 32
+        if size + length > MAX_BYTES or len(batches[-1]) == MAX_TRANSACTION:
+            batches.append([])
+            size = 0
+        batches[-1].append(write)
+        size += length
+    return batches

@@ -1,0 +1,33 @@
+"""From something that objects have in common to the names of those objects."""
+
+from collections.abc import Collection, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+ObjectName = tuple[str, str]
+"""Namespace and name; the namespace is "" for what has none."""
+
+
+class Index(Generic[K]):
+    """Sets of names by key. A key without names takes no memory."""
+
+    def __init__(self) -> None:
+        self._names: dict[K, set[ObjectName]] = {}
+
+    def add(self, key: K, name: ObjectName) -> None:
+        """Adding twice is adding once."""
+        self._names.setdefault(key, set()).add(name)
+
+    def discard(self, key: K, name: ObjectName) -> None:
+        """Nothing happens if it is not there."""
+        names = self._names.get(key)
+        if names is None:
+            return
+        names.discard(name)
+        if not names:
+            del self._names[key]
+
+    def names(self, key: K) -> Collection[ObjectName]:
+        """The names under the key, in no order."""
+        return self._names.get(key, ())

@@ -1,0 +1,59 @@
+"""Being the one agent that writes: the leader lock, taken and kept in a thread, because etcd3 blocks."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable
+from meshd.agent.etcd.etcd3_client import LeaderLock, LockUnavailable
+from meshd.agent.etcd.transactions import LeadershipLost
+from wire import keys
+
+logger = logging.getLogger(__name__)
+
+#: A standby looks this often whether the lock is free, s.
+POLL_S = 0.2
+
+
+@asynccontextmanager
+async def leading(lock: LeaderLock, etcd: EtcdConnection) -> AsyncIterator[int]:
+    """Waits for the lock and lets it go at the end; yields the revision at which it was taken.
+
+    Raises EtcdUnavailable.
+    """
+    revision = await _acquire(lock, etcd)
+    try:
+        yield revision
+    finally:
+        try:
+            await asyncio.to_thread(lock.release)
+        except LockUnavailable as error:
+            logger.debug("the leader lock runs out by itself", extra={"reason": error})
+
+
+async def keep_leading(lock: LeaderLock, ttl_s: int) -> None:
+    """Keeps the lock. Never returns; raises LeadershipLost or EtcdUnavailable."""
+    while True:
+        await asyncio.sleep(ttl_s / 4)
+        try:
+            if not await asyncio.to_thread(lock.refresh):
+                raise LeadershipLost("the leader lock has run out")
+        except LockUnavailable as error:
+            raise EtcdUnavailable(str(error)) from error
+
+
+async def _acquire(lock: LeaderLock, etcd: EtcdConnection) -> int:
+    waited = False
+    while True:
+        leader = await etcd.get(keys.LEADER)
+        if leader is None:
+            try:
+                if (revision := await asyncio.to_thread(lock.try_acquire)) is not None:
+                    return revision
+            except LockUnavailable as error:
+                raise EtcdUnavailable(str(error)) from error
+        elif not waited:
+            waited = True
+            logger.info("standing by", extra={"leader": leader.value.decode(errors="replace")})
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,1 @@
+"""From objects to the keys that etcd shall hold. Pure."""

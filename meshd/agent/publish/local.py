@@ -1,0 +1,45 @@
+"""A global Service as this cluster's own daemons see it, so that none of them needs Kubernetes."""
+
+from collections.abc import Sequence
+
+from globalsvc.annotations import READ
+from meshd.agent.endpoints import Endpoint, is_usable
+from meshd.agent.objects import Service
+from meshd.agent.publish.services import frontend_ips
+from wire.local import LocalBackend, LocalService, ServicePort
+
+
+def local_service(service: Service, namespace: str, endpoints: Sequence[Endpoint]) -> LocalService:
+    """The record of a global service, shared or not, with every backend and its state."""
+    annotations = sorted(service.metadata.annotations.items())
+    return LocalService(
+        namespace=namespace,
+        name=service.metadata.name,
+        annotations={key: value for key, value in annotations if key in READ},
+        cluster_ips=frontend_ips(service),
+        ports=[
+            ServicePort(name=port.name, protocol=port.protocol, port=port.port)
+            for port in service.spec.ports
+            if is_usable(port.protocol, port.port)
+        ],
+        headless=service.is_headless,
+        session_affinity_timeout_s=_affinity_timeout_s(service),
+        internal_traffic_policy=service.spec.internal_traffic_policy,
+        external_traffic_policy=service.spec.external_traffic_policy,
+        backends=[
+            LocalBackend(
+                ip=endpoint.ip,
+                ports=endpoint.ports,
+                state=endpoint.state,
+                node=endpoint.node,
+                zone=endpoint.zone,
+            )
+            for endpoint in endpoints
+        ],
+    )
+
+
+def _affinity_timeout_s(service: Service) -> int:
+    if service.spec.session_affinity != "ClientIP":
+        return 0
+    return service.spec.session_affinity_config.client_ip.timeout_seconds

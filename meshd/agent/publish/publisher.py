@@ -1,0 +1,175 @@
+"""From what is known to the keys that etcd shall hold, incrementally: only what is dirty is computed again.
+
+Pure. Computing everything afresh from the same objects and the same identity numbers gives the same keys; a property
+test holds the two equal.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from globalsvc.annotations import namespace_is_global
+from identity.allocation import Allocator
+from meshd.agent.endpoints import endpoints_of
+from meshd.agent.index import ObjectName
+from meshd.agent.objects import ObjectKind, Ref
+from meshd.agent.publish.addresses import AddressOwners
+from meshd.agent.publish.identities import IdentityNamespaces
+from meshd.agent.publish.ips import ip_record, label_text, own_addresses
+from meshd.agent.publish.local import local_service
+from meshd.agent.publish.nodes import node_record
+from meshd.agent.publish.scope import Scope
+from meshd.agent.publish.services import read_annotations, service_record
+from meshd.agent.state import Dirty, LocalState
+from wire import keys
+from wire.codec import encode
+from wire.keys import Kind
+
+KeyChanges = dict[str, bytes | None]
+"""Keys of etcd with the value that they shall have; None: the key shall not be there."""
+
+
+class Publisher:
+    """Reads `state` and `identities`; it changes neither.
+
+    A pod whose labels have no number yet waits: `wanted` names those labels, `settled` lets it go on.
+    """
+
+    def __init__(self, scope: Scope, state: LocalState, identities: Allocator) -> None:
+        self._scope = scope
+        self._state = state
+        self._identities = identities
+        self._dirty = Dirty()
+        self._dirty_numbers: set[int] = set()
+        self._namespaces = IdentityNamespaces()
+        self._waiting: dict[str, set[ObjectName]] = {}
+        self._refused: dict[str, str] = {}
+        self._owners = AddressOwners(lambda name: state.pods[name].is_terminating)
+        self._problems: dict[Ref, tuple[str, ...]] = {}
+
+    def mark(self, dirty: Dirty) -> None:
+        """These have to be computed again."""
+        self._dirty.nodes |= dirty.nodes
+        self._dirty.namespaces |= dirty.namespaces
+        self._dirty.services |= dirty.services
+        self._dirty.pods |= dirty.pods
+
+    def settled(self, numbers: Iterable[int]) -> None:
+        """The allocator has labels for these numbers: the pods that waited for them go on."""
+        for number in numbers:
+            labels = self._identities.labels_of(number) or ""
+            self._namespaces.add(number, labels)
+            self._dirty_numbers.add(number)
+            self._refused.pop(labels, None)
+            self._dirty.pods |= self._waiting.pop(labels, set())
+
+    def restored(self) -> None:
+        """The allocator's numbers may all be others: every pod and identity is computed again."""
+        self._dirty_numbers |= self._namespaces.replace(self._identities.allocations())
+        self._dirty.pods |= self._state.pods.keys()
+
+    def refuse(self, labels: str, reason: str) -> None:
+        """There is no number for these labels: their pods are not published, rather than with a wrong identity."""
+        self._refused[labels] = reason
+        self._dirty.pods |= self._waiting.get(labels, set())
+
+    def wanted(self) -> list[str]:
+        """Labels that pods wait for."""
+        for labels in [labels for labels, pods in self._waiting.items() if pods.isdisjoint(self._state.pods)]:
+            del self._waiting[labels]
+        return [labels for labels in self._waiting if labels not in self._refused]
+
+    def problems(self) -> Mapping[Ref, tuple[str, ...]]:
+        """Objects that are published with something left out, or not at all, and why."""
+        return self._problems
+
+    def shared_addresses(self) -> list[tuple[str, list[str]]]:
+        """Addresses that several pods say are theirs, the one that is believed first."""
+        return self._owners.conflicts()
+
+    def compute(self) -> KeyChanges:
+        """The keys that may have changed since the last call."""
+        dirty, self._dirty = self._dirty, Dirty()
+        changes: KeyChanges = {}
+        for namespace in dirty.namespaces:
+            self._dirty_numbers |= self._namespaces.numbers_of(namespace)
+        for node in dirty.nodes:
+            changes[self._key(Kind.NODE, node)] = self._node(node)
+        for number in self._dirty_numbers:
+            changes[self._key(Kind.IDENTITY, str(number))] = self._identity(number)
+        for service in dirty.services:
+            self._service(service, changes)
+        self._pods(dirty.pods, changes)
+        self._dirty_numbers = set()
+        return changes
+
+    def _key(self, kind: Kind, name: str) -> str:
+        return keys.record(kind, self._scope.cluster, name)
+
+    def _is_global(self, namespace: str) -> bool:
+        known = self._state.namespaces.get(namespace)
+        default = self._scope.namespaces_are_global
+        return namespace_is_global(known.metadata.annotations, default=default) if known else default
+
+    def _report(self, ref: Ref, problems: Iterable[str]) -> None:
+        self._problems.pop(ref, None)
+        if found := tuple(problems):
+            self._problems[ref] = found
+
+    def _node(self, name: str) -> bytes | None:
+        ref = Ref(ObjectKind.NODE, "", name)
+        node = self._state.nodes.get(name)
+        if node is None:
+            self._report(ref, ())
+            return None
+        record, problems = node_record(node, self._scope)
+        self._report(ref, problems)
+        return encode(record)
+
+    def _identity(self, number: int) -> bytes | None:
+        labels = self._identities.labels_of(number)
+        if not labels or not self._is_global(self._namespaces.namespace_of(number)):
+            return None
+        return labels.encode()
+
+    def _service(self, name: ObjectName, changes: KeyChanges) -> None:
+        path = "/".join(name)
+        shared, local = self._key(Kind.SERVICE, path), self._key(Kind.LOCAL_SERVICE, path)
+        changes[shared] = changes[local] = None
+        service = self._state.services.get(name)
+        if service is None:
+            self._report(Ref(ObjectKind.SERVICE, *name), ())
+            return
+        annotations = read_annotations(service)
+        self._report(Ref(ObjectKind.SERVICE, *name), annotations.problems)
+        if not annotations.is_global or not self._is_global(name[0]):
+            return
+        endpoints = endpoints_of(self._state, name)
+        changes[local] = encode(local_service(service, name[0], endpoints))
+        if annotations.shared:
+            changes[shared] = encode(service_record(service, name[0], endpoints, self._scope))
+
+    def _pods(self, dirty: Iterable[ObjectName], changes: KeyChanges) -> None:
+        """First who owns which address, then the records: so an address that moves is handed over, never absent."""
+        touched: set[str] = set()
+        for name in dirty:
+            pod = self._state.pods.get(name)
+            self._report(Ref(ObjectKind.POD, *name), ())
+            touched |= self._owners.claim(name, own_addresses(pod) if pod and self._is_global(name[0]) else [])
+        for ip in touched:
+            owner = self._owners.owner(ip)
+            if owner is None:
+                changes[self._key(Kind.IP, ip)] = None
+            else:
+                self._ip(owner, ip, changes)
+
+    def _ip(self, owner: ObjectName, ip: str, changes: KeyChanges) -> None:
+        """What stands there stays until the owner has a number; it goes if the owner can have none."""
+        pod = self._state.pods[owner]
+        labels = label_text(pod, owner[0], self._state.namespaces.get(owner[0]), self._scope)
+        number = self._identities.number_of(labels)
+        if number is not None:
+            changes[self._key(Kind.IP, ip)] = encode(ip_record(pod, owner[0], ip, number))
+            return
+        self._waiting.setdefault(labels, set()).add(owner)
+        if (reason := self._refused.get(labels)) is not None:
+            self._report(Ref(ObjectKind.POD, *owner), (reason,))
+            changes[self._key(Kind.IP, ip)] = None

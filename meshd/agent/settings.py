@@ -1,0 +1,74 @@
+"""The agent's configuration."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from identity.labels import DEFAULT_DROP
+from meshd.agent.etcd.connection import host_and_port
+from meshd.config import ConfigError, Settings
+from wire.keys import is_cluster_name
+
+
+class AgentConfig(Settings):
+    """Every setting of `meshd agent`, as in its file. Durations are whole seconds, because etcd's leases are."""
+
+    cluster: str
+    #: Unique in the mesh, 1 to `max_clusters`.
+    cluster_id: int = Field(ge=1)
+    #: 255 or 511; must be the same in the whole mesh.
+    max_clusters: int = 255
+    etcd: str
+    #: A folder of Kubernetes YAML.
+    manifests: Path
+    run_dir: Path = Path("/run/meshd")
+    #: Names the socket's folder; by default the cluster's name.
+    instance: str = ""
+    #: How long records stay after the agent has died.
+    lease_ttl_s: int = Field(default=900, ge=25, le=86_400)
+    #: How long cluster-config and canaries stay after the agent has died; shorter than `lease_ttl_s`.
+    beacon_ttl_s: int = Field(default=60, ge=5, le=86_400)
+    #: How long a standby waits for an agent that has died.
+    leader_ttl_s: int = Field(default=6, ge=2, le=3600)
+    heartbeat_s: int = Field(default=15, ge=1, le=60)
+    #: How other clusters reach the nodes: `vxlan:<port>`, "" says nothing about it.
+    tunnel: str = "vxlan:8473"
+    #: What holds for a namespace without the annotation clustermesh.cilium.io/global.
+    namespaces_are_global: bool = True
+    #: Patterns of labels that do not count for identities; a pattern must match the whole key.
+    drop_labels: tuple[str, ...] = DEFAULT_DROP
+
+    @field_validator("cluster")
+    @classmethod
+    def _check_cluster(cls, name: str) -> str:
+        if not is_cluster_name(name):
+            raise ValueError('must be 1 to 32 characters of a-z, 0-9 and "-", with no "-" at either end')
+        return name
+
+    @field_validator("max_clusters")
+    @classmethod
+    def _check_max_clusters(cls, count: int) -> int:
+        if count not in (255, 511):
+            raise ValueError("must be 255 or 511")
+        return count
+
+    @field_validator("etcd")
+    @classmethod
+    def _check_etcd(cls, endpoint: str) -> str:
+        try:
+            host_and_port(endpoint)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return endpoint
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "AgentConfig":
+        if self.cluster_id > self.max_clusters:
+            raise ValueError(f"cluster_id {self.cluster_id} is above max_clusters {self.max_clusters}")
+        if self.beacon_ttl_s >= self.lease_ttl_s:
+            raise ValueError(f"beacon_ttl_s {self.beacon_ttl_s} must be less than lease_ttl_s {self.lease_ttl_s}")
+        return self
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / (self.instance or self.cluster) / "agent.sock"

@@ -1,0 +1,1 @@
+"""Where the agent learns of objects: each source yields `meshd.agent.state.Changes`."""
