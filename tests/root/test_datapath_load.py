@@ -1,0 +1,296 @@
+"""Loading, reloading, maps that are full, finding interfaces, and leaving without a trace: on the real kernel."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from datapath import entries, loader
+from datapath.attach import AttachError, attach_endpoint, attach_tunnel, attached, detach
+from datapath.hooks import HookError
+from datapath.interface import find_endpoint
+from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
+from datapath.maps import MapError, MapFull, Maps
+from datapath.pins import PinsError
+from datapath.source import Source, read_source
+from datapath.uninstall import Removed, uninstall
+from routing.devices import DeviceError, ensure_vxlan
+from tests.support.netns import Machine, joined, link, mac_of, machine
+from tests.support.twonodes import TwoNodes, add_service, two_nodes
+
+pytestmark = pytest.mark.root
+
+TCP = socket.IPPROTO_TCP
+HOOKS = ("connect4", "connect6", "sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6", "getpeername4", "getpeername6")
+
+
+@pytest.fixture
+def made() -> Iterator[Machine]:
+    with machine() as each:
+        yield each
+
+
+@pytest.fixture
+def settings(made: Machine, tmp_path: Path) -> LoadSettings:
+    return LoadSettings(made.bpffs(tmp_path / "bpf"), f"{made.tag}.x", made.cgroup("x"), {"md_ipcache": 64})
+
+
+def another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next load sees sources that differ, as after an upgrade."""
+
+    def changed(*arguments: object) -> Source:
+        source = read_source(*arguments)  # type: ignore[arg-type]
+        return replace(source, text=source.text + "\n/* upgraded */\n")
+
+    monkeypatch.setattr(loader, "read_source", changed)
+
+
+def test_a_second_load_writes_nothing(settings: LoadSettings) -> None:
+    first = ensure_loaded(settings)
+    assert first.written == ("programs", *HOOKS)
+    ids = {name: first.programs.id(name) for name in HOOKS}
+    second = ensure_loaded(settings)
+    assert second.written == ()
+    assert {name: second.programs.id(name) for name in HOOKS} == ids
+
+
+def test_hooks_of_a_cgroup_that_was_made_anew_are_attached_again(settings: LoadSettings) -> None:
+    ensure_loaded(settings)
+    settings.cgroup.rmdir()
+    settings.cgroup.mkdir()
+    assert ensure_loaded(settings).written == HOOKS
+    assert ensure_loaded(settings).written == ()
+
+
+def test_an_upgrade_replaces_programs_and_keeps_maps(settings: LoadSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ensure_loaded(settings)
+    with Maps(first.folder) as maps:
+        entry = entries.ipcache_entry(ip_address("10.0.0.1"), identity=1, tunnel=None, remote=False)
+        maps.upsert(entry.map, {entry.key: entry.value})
+        another_build(monkeypatch)
+        second = ensure_loaded(settings)
+        assert second.build != first.build
+        assert second.written == ("programs", *HOOKS)
+        assert not first.programs.folder.exists()
+        assert maps.dump("md_ipcache") == {entry.key: entry.value}
+
+
+def test_two_instances_and_a_stranger_share_a_cgroup(settings: LoadSettings) -> None:
+    one = ensure_loaded(settings)
+    other = ensure_loaded(replace(settings, instance=settings.instance + "2"))
+    assert one.folder != other.folder
+    shown = subprocess.run(
+        ["bpftool", "cgroup", "show", settings.cgroup], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.count("connect4") == 2
+    uninstall(settings.bpffs, settings.instance)
+    shown = subprocess.run(
+        ["bpftool", "cgroup", "show", settings.cgroup], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.count("connect4") == 1
+
+
+def test_an_upgrade_is_invisible_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with two_nodes(tmp_path) as mesh:
+        server = mesh.server.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server.bind((str(mesh.server.v4), 0))
+        server.listen()
+        add_service(mesh.a, "30.1.1.1", 80, TCP, server.getsockname())
+        with server, joined(mesh.a.cgroup):
+            client = mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+            client.connect(("30.1.1.1", 80))
+            accepted, _ = server.accept()
+            another_build(monkeypatch)
+            _upgrade(mesh)
+            with client, accepted:
+                client.sendall(b"still here")
+                assert accepted.recv(100) == b"still here"
+                assert client.getpeername() == ("30.1.1.1", 80)
+            with mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as again:
+                again.connect(("30.1.1.1", 80))
+                server.accept()[0].close()
+
+
+def _upgrade(mesh: TwoNodes) -> None:
+    """Load the other build and attach it; a second time there is nothing to write."""
+    for node in (mesh.a, mesh.b):
+        loaded = ensure_loaded(node.settings)
+        assert loaded.written == ("programs", *HOOKS)
+        for expected in (True, False):
+            programs, tunnel = loaded.programs, node.tunnel.ifindex
+            assert node.namespace.call(lambda: attach_tunnel(tunnel, programs)) is expected  # noqa: B023
+            for pod in node.pods.values():
+                port = node.interface(pod.v4).ifindex
+                assert node.namespace.call(lambda: attach_endpoint(port, programs)) is expected  # noqa: B023
+
+
+@pytest.mark.parametrize("map_name", ["md_ipcache", "md_cidrs"])
+def test_a_full_map_says_so_and_keeps_what_it_has(settings: LoadSettings, map_name: str) -> None:
+    loaded = ensure_loaded(replace(settings, sizes={"md_ipcache": 64, "md_cidrs": 64}))
+    items = dict(_many(map_name, 70))
+    keys = list(items)
+    with Maps(loaded.folder) as maps:
+        first = {key: items[key] for key in keys[:60]}
+        maps.upsert(map_name, first)
+        with pytest.raises(MapFull) as full:
+            maps.upsert(map_name, items)
+        held = maps.dump(map_name)
+        assert len(held) == 64
+        assert first.items() <= held.items()
+        assert set(full.value.rejected) == items.keys() - held.keys()
+        maps.delete(map_name, keys[:10])
+        maps.upsert(map_name, {key: items[key] for key in full.value.rejected})
+
+
+def _many(map_name: str, count: int) -> list[tuple[bytes, bytes]]:
+    made = []
+    for n in range(count):
+        address = ip_address(0x0A000000 + n)
+        if map_name == "md_ipcache":
+            entry = entries.ipcache_entry(address, identity=n, tunnel=None, remote=True)
+        else:
+            prefix = ip_network(address)
+            entry = entries.cidr_entry(prefix, identity=n, tunnel=None, remote=True)
+        made.append((entry.key, entry.value))
+    return made
+
+
+@pytest.mark.parametrize("map_name", ["md_ipcache", "md_cidrs"])
+def test_many_entries_are_written_read_and_deleted(settings: LoadSettings, map_name: str) -> None:
+    loaded = ensure_loaded(replace(settings, sizes={}))
+    items = dict(_many(map_name, 20_000))
+    with Maps(loaded.folder) as maps:
+        assert maps.dump(map_name) == {}
+        maps.upsert(map_name, items)
+        maps.upsert(map_name, items)
+        assert maps.dump(map_name) == items
+        gone = list(items)[::2]
+        maps.delete(map_name, gone)
+        maps.delete(map_name, items)  # half of them are absent already
+        assert maps.dump(map_name) == {}
+
+
+def test_an_error_names_map_and_operation(settings: LoadSettings) -> None:
+    loaded = ensure_loaded(settings)
+    with Maps(loaded.folder) as maps, pytest.raises(MapError, match="md_cidrs: upsert failed: Invalid argument"):
+        maps.upsert("md_cidrs", {b"\xff" * 24: bytes(24)})
+    with Maps(settings.bpffs) as maps, pytest.raises(MapError, match="md_ipcache: open failed: No such file"):
+        maps.dump("md_ipcache")
+
+
+def test_a_map_of_another_size_is_refused(settings: LoadSettings) -> None:
+    ensure_loaded(settings)
+    with pytest.raises(PinMismatch, match=r"md_ipcache is .*max_entries=64.* expected .*max_entries=65.*uninstall"):
+        ensure_loaded(replace(settings, sizes={"md_ipcache": 65}))
+
+
+def test_bad_settings_are_named(settings: LoadSettings, tmp_path: Path) -> None:
+    with pytest.raises(PinsError, match="not in a bpffs: mount one"):
+        ensure_loaded(replace(settings, bpffs=tmp_path))
+    with pytest.raises(PinsError, match="instance name"):
+        ensure_loaded(replace(settings, instance="../x"))
+    with pytest.raises(HookError, match=r"connect4 on .*no cgroup v2 folder"):
+        ensure_loaded(replace(settings, cgroup=tmp_path))
+    with pytest.raises(HookError, match="No such file"):
+        ensure_loaded(replace(settings, cgroup=tmp_path / "missing"))
+    with pytest.raises(ValueError, match="unknown map md_x"):
+        ensure_loaded(replace(settings, sizes={"md_x": 1}))
+
+
+@pytest.mark.parametrize(
+    ("find", "put", "message"),
+    [
+        ("return deliver(skb, endpoint);", "return nonsense;", "mesh.bpf.c: .*nonsense"),
+        ("return deliver(skb, endpoint);", "return endpoint->mac[skb->len];", "from_tunnel: .*verifier"),
+    ],
+    ids=["compiler", "verifier"],
+)
+def test_a_program_that_cannot_be_loaded_is_named(
+    settings: LoadSettings, monkeypatch: pytest.MonkeyPatch, find: str, put: str, message: str
+) -> None:
+    def broken(*arguments: object) -> Source:
+        source = read_source(*arguments)  # type: ignore[arg-type]
+        assert find in source.text
+        return replace(source, text=source.text.replace(find, put))
+
+    monkeypatch.setattr(loader, "read_source", broken)
+    with pytest.raises(LoadError, match=f"(?s){message}"):
+        ensure_loaded(settings)
+    monkeypatch.undo()
+    assert ensure_loaded(settings).written == ("programs", *HOOKS)
+
+
+def test_the_port_of_a_bridge_is_found(made: Machine) -> None:
+    node, pod = made.namespace("node"), made.namespace("pod")
+    link(node, "p1", pod, "eth0")
+    node.ip("link", "add", "cni0", "type", "bridge")
+    node.ip("link", "set", "cni0", "up")
+    node.ip("link", "set", "p1", "master", "cni0")
+    node.ip("addr", "add", "10.9.0.1/24", "dev", "cni0")
+    pod.ip("addr", "add", "10.9.0.2/24", "dev", "eth0")
+    found = node.call(lambda: find_endpoint(ip_address("10.9.0.2")))
+    assert found is not None
+    assert (found.name, found.mac.hex(":")) == ("p1", mac_of(pod, "eth0"))
+    assert found.host_mac.hex(":") == mac_of(node, "p1")
+    assert node.call(lambda: find_endpoint(ip_address("10.9.0.3"))) is None
+    assert node.call(lambda: find_endpoint(ip_address("10.9.0.1"))) is None
+    assert node.call(lambda: find_endpoint(ip_address("192.0.2.1"))) is None
+
+
+def test_a_filter_of_another_instance_is_left_alone(made: Machine, settings: LoadSettings) -> None:
+    node = made.namespace("node")
+    node.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    index = node.call(lambda: socket.if_nametoindex("v0"))
+    one = ensure_loaded(settings).programs
+    other = ensure_loaded(replace(settings, instance="other")).programs
+    assert node.call(lambda: attach_endpoint(index, one))
+    with pytest.raises(AttachError, match="held by 'meshd:"):
+        node.call(lambda: attach_endpoint(index, other))
+    assert not node.call(lambda: detach(index, "other"))
+    assert node.call(lambda: attached(index)).startswith(f"meshd:{settings.instance}:from_pod:")
+    assert node.call(lambda: detach(index, settings.instance))
+    assert not node.call(lambda: detach(index, settings.instance))
+    with pytest.raises(AttachError, match="interface 9999"):
+        node.call(lambda: attach_endpoint(9999, one))
+
+
+def test_the_tunnel_device_is_made_once_and_conflicts_are_named(made: Machine) -> None:
+    node = made.namespace("node")
+    first = node.call(lambda: ensure_vxlan(alias="meshd:x"))
+    again = node.call(lambda: ensure_vxlan(alias="meshd:x"))
+    assert (first.created, again.created, again.ifindex) == (True, False, first.ifindex)
+    moved = node.call(lambda: ensure_vxlan(alias="meshd:x", port=8474))
+    assert moved.created
+    with pytest.raises(DeviceError, match="alias 'meshd:x', expected 'meshd:y'"):
+        node.call(lambda: ensure_vxlan(alias="meshd:y"))
+    node.ip("link", "add", "theirs", "type", "vxlan", "external", "dstport", "8472")
+    node.ip("link", "set", "theirs", "up")
+    with pytest.raises(DeviceError, match="port 8472 is held by another"):
+        node.call(lambda: ensure_vxlan(alias="meshd:z", name="md_two", port=8472))
+    assert "md_two" not in node.ip("link", "show")
+
+
+def test_uninstall_leaves_nothing_of_ours_and_everything_else(tmp_path: Path) -> None:
+    with two_nodes(tmp_path) as mesh:
+        node = mesh.a
+        node.namespace.run(
+            "tc", "filter", "add", "dev", "p1", "ingress", "prio", "50", "bpf", "da", "bytecode", "1,6 0 0 4294967295"
+        )
+        removed = node.namespace.call(lambda: uninstall(node.settings.bpffs, node.settings.instance))
+        assert set(removed.filters) == {"p1", "p2", "md_vxlan"}
+        assert removed.devices == ("md_vxlan",)
+        assert set(removed.hooks) == set(HOOKS)
+        assert "v1/md_ipcache" in removed.pins
+        assert not (node.settings.bpffs / "meshd" / node.settings.instance.replace(".", "+")).exists()
+        assert "pref 50 bpf" in node.namespace.run("tc", "filter", "show", "dev", "p1", "ingress")
+        assert "meshd" not in node.namespace.run("tc", "filter", "show", "dev", "p1", "ingress")
+        assert "md_vxlan" not in node.namespace.ip("link", "show")
+        shown = subprocess.run(["bpftool", "cgroup", "show", node.cgroup], capture_output=True, text=True, check=True)
+        assert "connect4" not in shown.stdout
+        assert mesh.b.loaded.folder.exists()
+        again = node.namespace.call(lambda: uninstall(node.settings.bpffs, node.settings.instance))
+        assert again == Removed((), (), (), ())
