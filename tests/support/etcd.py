@@ -29,7 +29,7 @@ class Etcd:
     def __init__(self, directory: Path, *, options: Sequence[str] = ()) -> None:
         self.directory = directory
         self.options = list(options)
-        self.port, self.peer_port = _free_ports(2)
+        self.port, self.peer_port = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._channel: grpc.Channel | None = None
@@ -171,7 +171,7 @@ def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [int(listener.getsockname()[1]) for listener in sockets]
