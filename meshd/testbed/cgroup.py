@@ -1,5 +1,6 @@
 """Cgroups of nodes: the socket load balancer hangs on them, and whatever runs in them is the testbed's own."""
 
+import errno
 import time
 from pathlib import Path
 
@@ -37,15 +38,19 @@ def remove(cgroup: Path, *, deadline_s: float = 10.0) -> None:
     """
     if not cgroup.is_dir():
         return
-    kill = cgroup / "cgroup.kill"
-    if members(cgroup):
-        kill.write_text("1")
     end = time.monotonic() + deadline_s
-    while members(cgroup):
-        if time.monotonic() > end:
-            raise CgroupError(f"{cgroup}: processes {members(cgroup)} do not end")
-        time.sleep(0.01)
+    while True:
+        try:
+            (cgroup / "cgroup.kill").write_text("1")
+            _remove_folders(cgroup)
+            return
+        except OSError as error:  # busy: a killed process is not quite gone
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise CgroupError(f"{cgroup} cannot be removed: {error.strerror}; in it: {members(cgroup)}") from error
+        time.sleep(0.02)
+
+
+def _remove_folders(cgroup: Path) -> None:
     folders = [path for path in cgroup.rglob("*") if path.is_dir()]
-    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+    for folder in [*sorted(folders, key=lambda path: len(path.parts), reverse=True), cgroup]:
         folder.rmdir()
-    cgroup.rmdir()

@@ -4,8 +4,6 @@ from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-import msgspec
-
 from meshd.testbed.demo import witness
 from meshd.testbed.demo.pcap import Tunnelled
 from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE, SERVICE, Stage
@@ -44,8 +42,8 @@ def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) ->
     touched = [name for name in nft if SERVICE in name or name.endswith(" masqueraded")]
     if touched:
         problems.append(f"the cluster's own NAT saw it: {', '.join(touched)}")
-    _keep(stage, "b-nft-added.json", nft)
-    _keep(stage, "b-server-peers.json", dict(peers))
+    stage.keep("b-nft-added.json", nft)
+    stage.keep("b-server-peers.json", dict(peers))
     for cluster, node in ((CLIENT_CLUSTER, CLIENT_NODE), ("cluster2", "node1")):
         witness.keep_bpf(stage.bed, cluster, node, stage.evidence / "bpf" / f"{cluster}-{node}")
     return problems
@@ -63,7 +61,7 @@ def _packet_problems(stage: Stage, packets: tuple[Tunnelled, ...]) -> list[str]:
         }
         for packet, count in sorted(counted.items(), key=lambda item: (item[0].outer, item[0].inner))
     ]
-    _keep(stage, "b-tunnel.json", rows)
+    stage.keep("b-tunnel.json", rows)
     if not packets:
         return ["no packet in the tunnel"]
     try:
@@ -90,7 +88,3 @@ def _node_of(pod: IPv4Address) -> tuple[str, IPv4Address] | None:
             if pod in node.pod_cidr:
                 return cluster.name, node.address
     return None
-
-
-def _keep(stage: Stage, name: str, content: object) -> None:
-    (stage.evidence / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from meshd.testbed.demo.capture import Capture
 from meshd.testbed.demo.client import Stream
 from meshd.testbed.demo.results import Load
@@ -77,6 +79,10 @@ class Stage:
 
     def set_global(self, cluster: str, *, on: bool) -> None:
         self.bed.annotate(cluster, "Service", SERVICE, GLOBAL, "true" if on else None)
+
+    def keep(self, name: str, content: object) -> None:
+        """Writes evidence as JSON."""
+        (self.evidence / name).write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
     def close(self) -> None:
         """Ends what still runs."""

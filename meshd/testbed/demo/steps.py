@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshd.testbed import process
-from meshd.testbed.demo import proof
+from meshd.testbed.demo import proof, witness
 from meshd.testbed.demo.results import Load, shares
-from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE, LOCAL_PODS, Seen, Stage
+from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE, LOCAL_PODS, SERVICE, Seen, Stage
 
 REQUESTS = 400
 LEAST_SHARE, MOST_SHARE = 0.15, 0.35
@@ -27,9 +27,17 @@ class Step:
 
 
 def only_local(stage: Stage) -> Seen:
+    before = witness.count_nft(stage.bed)
     load = stage.request("a", 40)
-    ok = not load.failures and set(load.by_cluster) == {"cluster1"} and len(load.by_pod) == 2
-    return Seen(ok, _told(load))
+    problems = _failed(load)
+    if set(load.by_cluster) != {"cluster1"} or len(load.by_pod) != 2:
+        problems.append("not only cluster1's two pods")
+    through = witness.added(before, witness.count_nft(stage.bed))
+    stage.keep("a-nft-added.json", through)
+    hits = sum(count for name, count in through.items() if SERVICE in name)
+    if hits != 40:  # later steps trust these counters to stand still
+        problems.append(f"kube-proxy's rules counted {hits} connections")
+    return Seen(not problems, _told(load, "through kube-proxy's rules", *problems))
 
 
 def shared(stage: Stage) -> Seen:
