@@ -13,6 +13,7 @@ from meshd.socket import SocketError, get
 
 EXIT_OF = {"ok": 0, "degraded": 1, "broken": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
+HEADINGS = ("CLUSTER", "LINK", "FOR", "LAST EVENT", "NODES", "SERVICES", "IDENTITIES", "IPS", "REJECTED", "CERT")
 Status = dict[str, Any]
 
 
@@ -62,7 +63,7 @@ def read_status(path: Path) -> Status:
 def show(entry: Status, console: Console) -> None:
     """One daemon for people."""
     style = {"ok": "green", "degraded": "yellow", "broken": "red"}[entry["state"]]
-    missing = [name for name, age in entry.get("events", {}).items() if age is None]
+    missing = [name for name, age in entry["events"].items() if age is None]
     console.print(f"[bold]{entry['instance']}[/]: [{style}]{entry['state']}[/]", highlight=False)
     for finding in entry["findings"]:
         console.print(f"  ! {finding}", highlight=False, markup=False)

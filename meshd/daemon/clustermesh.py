@@ -135,7 +135,6 @@ async def _moves(folder: Path) -> AsyncIterator[None]:
             debounce=DEBOUNCE_MS,
             rust_timeout=int(RESCAN_S * 1000),
             yield_on_timeout=True,
-            raise_interrupt=False,
         ):
             yield
     except (FileNotFoundError, RuntimeError):  # watchfiles: the folder is not there

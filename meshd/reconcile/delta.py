@@ -58,7 +58,7 @@ class Delta:
         self._dirty[item] = None
 
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
-        """What was found at the start and nobody spoke of since goes with the next round, if it may. Returns how many."""
+        """What was found at the start and nobody spoke of since goes with the next round, if it may: how many do."""
         held = self.realised[map]
         gone = [key for key in self._unclaimed[map] if may(key, held[key])]
         self._unclaimed[map].difference_update(gone)
