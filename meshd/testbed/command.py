@@ -39,16 +39,13 @@ def _with_testbed(function: Function) -> Function:
         "--tag", default="mesh", show_default=True, help="Name of the testbed; several can stand side by side."
     )
     @click.option(
-        "--clusters",
-        default=",".join(DEFAULT_CLUSTERS),
-        show_default=True,
-        help="Clusters of the address plan, by commas.",
+        "--clusters", default="", help=f"Clusters, by commas.  [default: what stands, or {','.join(DEFAULT_CLUSTERS)}]"
     )
     @wraps(function)
     def wrapped(*args: object, tag: str, clusters: str, **kwargs: object) -> object:
         _require_machine()
         with _explained():
-            return function(Testbed(tag, clusters.split(",")), *args, **kwargs)
+            return function(Testbed(tag, clusters.split(",") if clusters else None), *args, **kwargs)
 
     return wrapped
 

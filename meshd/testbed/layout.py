@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def complete(self) -> Path:
-        """Exists once the underlay stands; without it, what is there is the rest of an interrupted run."""
+        """Names the clusters, once the underlay stands; without it, what is there is left by an interrupted run."""
         return self.state / "underlay-complete"
 
     @property

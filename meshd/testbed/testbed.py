@@ -38,8 +38,10 @@ class Testbed:
 
     __test__ = False  # not a test, pytest
 
-    def __init__(self, tag: str, clusters: Sequence[str] = DEFAULT_CLUSTERS) -> None:
+    def __init__(self, tag: str, clusters: Sequence[str] | None = None) -> None:
+        """`clusters`: by default those that stand, or else DEFAULT_CLUSTERS."""
         self.layout = Layout(tag)
+        clusters = clusters or self._standing_clusters() or DEFAULT_CLUSTERS
         unknown = [name for name in clusters if name not in CLUSTERS]
         if unknown:
             raise ConfigError(f"unknown cluster {', '.join(unknown)}; the address plan has {', '.join(CLUSTERS)}")
@@ -60,12 +62,21 @@ class Testbed:
                 yield
                 return
 
+    def _standing_clusters(self) -> list[str]:
+        return self.layout.complete.read_text().split() if self.layout.complete.exists() else []
+
     # up and down
 
     def up(self, *, mesh: bool = True, manifests: Path = MANIFESTS, progress: Progress = lambda _: None) -> None:
         """Makes what is missing. `mesh=False`: nodes, pods and services only, none of meshd's processes."""
         with self.locked():
-            if not self.layout.complete.exists():
+            standing = self._standing_clusters()
+            asked = [cluster.name for cluster in self.clusters]
+            if standing and standing != asked:
+                raise ConfigError(
+                    f"the testbed {self.layout.tag!r} stands with {', '.join(standing)}: take it down first"
+                )
+            if not standing:
                 self._remove()
                 progress("underlay: switch, nodes, control planes")
                 self._make_underlay()
@@ -93,7 +104,7 @@ class Testbed:
         for cluster in self.clusters:
             for node in cluster.nodes:
                 netns.nft(kindnet.ruleset(cluster), namespace=self.layout.node(cluster.name, node.name))
-        self.layout.complete.touch()
+        self.layout.complete.write_text(" ".join(cluster.name for cluster in self.clusters))
 
     def _host_groups(self) -> list[str]:
         return [

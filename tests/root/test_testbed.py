@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from meshd.config import ConfigError
 from meshd.testbed import cgroup, netns, process
 from meshd.testbed.demo import load
 from meshd.testbed.demo.results import Request, parse
@@ -85,6 +86,19 @@ def test_exec_joins_the_nodes_cgroup_and_the_pods_namespace(bed: Testbed) -> Non
     [record] = bed.kubelet("cluster2").records(bed.pod("cluster2", "x-wing"))
     assert f"/meshd-{bed.layout.tag}/cluster2-node2" in output
     assert os.readlink(f"/proc/{record.pid}/ns/net") in output
+
+
+def test_nothing_runs_in_the_machines_own_namespace(bed: Testbed) -> None:
+    own = os.readlink("/proc/self/ns/net")
+    records = process.load_all(bed.layout.processes)
+    assert records
+    assert not [record.name for record in records if os.readlink(f"/proc/{record.pid}/ns/net") == own]
+
+
+def test_verbs_know_which_clusters_stand(bed: Testbed) -> None:
+    assert [cluster.name for cluster in Testbed(bed.layout.tag).clusters] == ["cluster1", "cluster2"]
+    with pytest.raises(ConfigError, match="stands with cluster1, cluster2"):
+        Testbed(bed.layout.tag, ["cluster1"]).up(mesh=False)
 
 
 def test_readiness_and_added_pods_move_the_service(bed: Testbed) -> None:

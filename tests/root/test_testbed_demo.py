@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from meshd.testbed import cgroup, netns
-from meshd.testbed.layout import Layout
+from meshd.testbed.layout import BPFFS, Layout
 
 pytestmark = pytest.mark.root
 FIELDS = {"step", "expect", "seen", "ok", "seconds"}
@@ -37,6 +37,7 @@ def assert_gone(layout: Layout) -> None:
     assert netns.names(layout.prefix) == []
     assert not layout.cgroup(cgroup.find_root()).exists()
     assert not layout.state.exists()
+    assert not list(BPFFS.glob(f"meshd/{layout.tag}-*"))
 
 
 def test_every_step_sees_what_it_expects(layout: Layout, tmp_path: Path) -> None:
