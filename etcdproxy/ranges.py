@@ -35,18 +35,25 @@ def answer_range(history: History, request: rpc_pb2.RangeRequest, header: bytes)
 
 def _wants_selection(request: rpc_pb2.RangeRequest) -> bool:
     """Whether the entries must be looked into: any order but ascending keys, or bounds on revisions."""
-    bounds = (
-        request.min_mod_revision,
-        request.max_mod_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    )
     by_key = request.sort_target == _Request.KEY and request.sort_order != _Request.DESCEND
-    return any(bounds) or not by_key
+    return _has_bounds(request) or not by_key
+
+
+def _has_bounds(request: rpc_pb2.RangeRequest) -> bool:
+    return any(
+        (
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        )
+    )
 
 
 def _answer_selected(history: History, request: rpc_pb2.RangeRequest, interval: Interval, header: bytes) -> bytes:
-    page = history.read(interval, revision=request.revision)
+    # etcd's ways: a sort without an order sorts (ascending) only what the limit has left over, one key more.
+    cut_first = request.sort_order == _Request.NONE and not _has_bounds(request) and request.limit > 0
+    page = history.read(interval, revision=request.revision, limit=request.limit + 1 if cut_first else 0)
     found = [kv for kv in map(_decode, page.entries) if _within_bounds(kv, request)]
     if request.sort_target in _SORT_BY:
         descending = request.sort_order == _Request.DESCEND

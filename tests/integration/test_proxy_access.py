@@ -98,7 +98,7 @@ async def test_roles(proxy: Proxy, leaf: str, allowed: str | None, denied: str |
 async def assert_not_let_in(proxy: Proxy, certificate: Path | None, ca: Path | None = None) -> None:
     async with proxy.channel(certificate, ca=ca) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await Reader(channel).range(b"cilium/state/a")
+            await Reader(channel, patient=False).range(b"cilium/state/a")
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 

@@ -18,7 +18,7 @@ from certs.leaves import issue
 from certs.names import Leaf, server_name
 from meshd.socket import SocketError, get
 from tests.support.etcd import etcdctl_environment, free_ports
-from wire.proto import rpc_pb2
+from wire.proto import kv_pb2, rpc_pb2
 
 _DEADLINE_S = 20.0
 
@@ -131,9 +131,10 @@ class Proxy:
 
 
 class Reader:
-    """Range and Watch over a channel, decoded."""
+    """Range and Watch over a channel, decoded. As Cilium it waits for a server, unless told otherwise."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, patient: bool = True) -> None:
+        self._patient = patient
         self._range = channel.unary_unary(
             "/etcdserverpb.KV/Range",
             request_serializer=rpc_pb2.RangeRequest.SerializeToString,
@@ -147,13 +148,13 @@ class Reader:
 
     async def range(self, key: bytes, range_end: bytes = b"", **options: Any) -> rpc_pb2.RangeResponse:
         request = rpc_pb2.RangeRequest(key=key, range_end=range_end, **options)
-        answer: rpc_pb2.RangeResponse = await self._range(request, timeout=_DEADLINE_S)
+        answer: rpc_pb2.RangeResponse = await self._range(request, timeout=_DEADLINE_S, wait_for_ready=self._patient)
         return answer
 
     @asynccontextmanager
     async def watch(self, key: bytes, range_end: bytes = b"", **options: Any) -> AsyncIterator["WatchCall"]:
         """A stream with one watch, whose `created` has been read."""
-        call = WatchCall(self._watch(metadata=(("hasleader", "true"),)))
+        call = WatchCall(self._watch(metadata=(("hasleader", "true"),), wait_for_ready=self._patient))
         try:
             await call.create(key, range_end, **options)
             yield call
@@ -186,6 +187,19 @@ class WatchCall:
             assert not answers[-1].canceled, answers[-1]
             answers.append(await self.read())
         return answers
+
+    async def read_all(self) -> list[kv_pb2.Event]:
+        """All events up to the server's answer to a request for its progress, which must come after them."""
+        await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        events: list[kv_pb2.Event] = []
+        while (answer := await self.read()).watch_id >= 0:
+            assert not answer.canceled, answer
+            events += answer.events
+        return events
+
+    async def code(self) -> Any:
+        """How the stream ended."""
+        return await self._call.code()
 
     def cancel(self) -> None:
         self._call.cancel()
