@@ -1,6 +1,7 @@
 """`meshd status`: what the daemons on this machine say of themselves, the worst first."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from meshd.socket import SocketError, get
 EXIT_OF = {"ok": 0, "degraded": 1, "broken": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
 HEADINGS = ("CLUSTER", "LINK", "FOR", "LAST EVENT", "NODES", "SERVICES", "IDENTITIES", "IPS", "REJECTED", "CERT")
+WIDTH = 100  # columns where there is no terminal
 Status = dict[str, Any]
 
 
@@ -34,7 +36,7 @@ def status(ctx: click.Context, run_dir: Path, instance: str | None, output: str)
     elif not found:
         click.echo(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
     else:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
         for entry in found:
             show(entry, console)
     ctx.exit(max((EXIT_OF[entry["state"]] for entry in found), default=EXIT_OF["broken"]))
@@ -71,28 +73,16 @@ def show(entry: Status, console: Console) -> None:
         console.print(_clusters(entry["clusters"]))
     for target in entry["targets"]:
         held = ", ".join(f"{name} {count}" for name, count in target["realised"].items()) or "nothing"
-        sync = (
-            f"in sync for {age_text(target['in_sync_age_s'])}" if target["in_sync"] else f"{target['failing']} failing"
-        )
+        age = age_text(target["in_sync_age_s"])
+        sync = f"in sync for {age}" if target["in_sync"] else f"{target['failing']} failing"
         console.print(f"  {target['name']}: {sync}; {held}", highlight=False)
     if missing:
         console.print(f"  not yet: {', '.join(missing)}", highlight=False)
 
 
 def _clusters(clusters: list[Status]) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=True)
-    for heading in (
-        "CLUSTER",
-        "LINK",
-        "FOR",
-        "LAST EVENT",
-        "NODES",
-        "SERVICES",
-        "IDENTITIES",
-        "IPS",
-        "REJECTED",
-        "CERT",
-    ):
+    table = Table(box=None, padding=(0, 0, 0, 2))
+    for heading in HEADINGS:
         table.add_column(heading, no_wrap=True)
     for cluster in sorted(clusters, key=_badness):
         table.add_row(*_row(cluster))

@@ -121,7 +121,8 @@ class Clustermesh:
 
     def _remove(self, name: str) -> None:
         self._tasks.pop(name).cancel()
-        del self.remotes[name], self._hashes[name]
+        self.remotes.pop(name).leave()
+        del self._hashes[name]
         self._leave(name)
         logger.info("remote removed", extra={"cluster": name})
 

@@ -3,7 +3,7 @@ up; and when it ends.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -22,10 +22,6 @@ class Credentials:
 
     channel: grpc.ChannelCredentials
     not_after: datetime
-
-    def days_left(self) -> int:
-        """Whole days, negative once it has ended."""
-        return (self.not_after - datetime.now(UTC)).days
 
 
 def read_credentials(remote: RemoteFile) -> Credentials:

@@ -1,6 +1,7 @@
 """The state of the control link to one cluster, with its age: what status shows of a connection."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 
 
@@ -33,7 +34,8 @@ class Link:
     failures: int = 0
     connected_at: float | None = None
     heartbeat_at: float | None = None
-    days_left: int | None = None
+    not_after: datetime | None = None
+    """When our client certificate ends."""
     warnings: tuple[str, ...] = ()
 
     def become(self, state: LinkState, *, now: float, reason: str = "") -> bool:
@@ -44,3 +46,7 @@ class Link:
             self.since = now
         self.state, self.reason = state, reason
         return True
+
+    def days_left(self) -> int | None:
+        """Whole days until our certificate ends, negative afterwards; None if it was not read yet."""
+        return None if self.not_after is None else (self.not_after - datetime.now(UTC)).days

@@ -7,7 +7,8 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NoReturn
 
 from meshd import socket
 from meshd.config import ConfigError
@@ -23,10 +24,13 @@ from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
+from meshd.daemon.underlay import interfaces
 from meshd.reconcile.loop import Loop, Reconciler
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
 
 logger = logging.getLogger(__name__)
+
+INTERFACES_S = 0.5
 
 
 class _Stop(Exception):
@@ -60,9 +64,7 @@ def check(config: DaemonConfig) -> None:
 class Daemon:
     """One daemon. `run` it once."""
 
-    def __init__(
-        self, config: DaemonConfig, local: RemoteFile, datapath: Datapath, executor: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, config: DaemonConfig, local: RemoteFile, datapath: Datapath, executor: Executor) -> None:
         self.config = config
         self.started = time.monotonic()
         self.readiness = Readiness()
@@ -74,6 +76,7 @@ class Daemon:
         self.mesh = Mesh(self.store, self.members, node=config.node, maps=self.maps.delta, pods=self.pods.delta)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS))
         self.clustermesh: Clustermesh | None = None
+        self._interfaces_moved = False
         self._restore(datapath)
 
     def _restore(self, datapath: Datapath) -> None:
@@ -99,6 +102,7 @@ class Daemon:
                 group.create_task(self.local.run(), name="local")
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
                 group.create_task(self.loop.run(), name="reconcile")
+                group.create_task(self._watch_interfaces(), name="interfaces")
                 await _stopped()
                 raise _Stop
         except* _Stop:
@@ -116,9 +120,23 @@ class Daemon:
         self.members.leave(cluster)
 
     def _refresh(self) -> bool:
+        if self._interfaces_moved:
+            self._interfaces_moved = False
+            self.pods.delta.doubt(PODS)
         return self.mesh.refresh()
 
+    async def _watch_interfaces(self) -> NoReturn:
+        """A pod's interface may come after its record, or be made anew: look again whenever the set has changed."""
+        known = interfaces()
+        while True:
+            await asyncio.sleep(INTERFACES_S)
+            if (now := interfaces()) != known:
+                known, self._interfaces_moved = now, True
+                self.loop.wake()
+
     def _observe(self) -> None:
+        if not self.readiness.missing:
+            return
         now = time.monotonic()
         for event in self.readiness.observe(self._facts(), now):
             logger.info(event, extra={"instance": self.config.name, "seconds": f"{now - self.started:.3f}"})

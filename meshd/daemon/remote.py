@@ -47,6 +47,7 @@ class Remote:
         self._on_change = on_change
         self._listed: set[Kind] = set()
         self._up = False
+        self._left = False
         store.expect(file.cluster)
 
     @property
@@ -62,6 +63,10 @@ class Remote:
         """The next connection is made as this file says; what was heard stays."""
         self._file = file
         self.link.warnings = file.warnings
+
+    def leave(self) -> None:
+        """The cluster leaves. A task that is being cancelled may run on for a moment: nothing of it counts."""
+        self._left = True
 
     async def run(self) -> NoReturn:
         targets = list(self._file.targets)
@@ -84,7 +89,7 @@ class Remote:
         self.link.target = target
         try:
             credentials = read_credentials(self._file)
-            self.link.days_left = credentials.days_left()
+            self.link.not_after = credentials.not_after
             async with open_channel(target, credentials.channel, self._file.server_name) as channel:
                 await Connection(channel, self.cluster, self).run()
         except BadCredentials as error:
@@ -99,6 +104,8 @@ class Remote:
                 raise
 
     def accept(self, config: ClusterConfig) -> Mapping[Kind, WatchMachine]:
+        if self._left:
+            raise PeerUnavailable("the cluster left")
         try:
             self._members.join(self.cluster, config.id)
             identities = identity_range(config.id, max_clusters=self._members.max_clusters)
@@ -114,9 +121,13 @@ class Remote:
         return self._machines
 
     def apply(self, kind: Kind, changes: Changes, revision: int) -> None:
+        if self._left:
+            return
         self._store.apply(self.cluster, kind, changes, now=time.monotonic(), revision=revision)
 
     def listed(self, kind: Kind) -> None:
+        if self._left:
+            return
         self._store.listed(self.cluster, kind, now=time.monotonic())
         self._listed.add(kind)
         if missing := [kind for kind in self._kinds if kind not in self._listed]:

@@ -93,7 +93,7 @@ class Report:
             },
             "last_event_age_s": _age(state.last_event_at, now),
             "heartbeat_age_s": _age(link.heartbeat_at, now),
-            "certificate_days_left": link.days_left,
+            "certificate_days_left": link.days_left(),
             "warnings": list(link.warnings),
             "synced": all(state.synced(kind) for kind in remote.kinds),
             "kinds": {str(kind): _kind(state.shelves.get(kind) or Shelf(), now) for kind in remote.kinds},

@@ -65,6 +65,7 @@ class Services:
 
     def forget_restored(self) -> None:
         """All sources were heard and what was left over is pruned."""
+        self._retained.clear()
         self._ids.forget_restored()
 
     def update(self, names: Iterable[str]) -> Wishes:

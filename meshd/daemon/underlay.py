@@ -1,4 +1,6 @@
-"""The device that carries tunnel packets: which it is, and its MTU. In this process' network namespace."""
+"""The node's devices: which one carries tunnel packets, its MTU, and which there are. In this process' network
+namespace.
+"""
 
 import fcntl
 import socket
@@ -29,3 +31,8 @@ def underlay_mtu(device: str) -> int:
     """Of the device, or of the default route's. Raises OSError."""
     name = device or default_device()
     return device_mtu(name) if name else DEFAULT_MTU
+
+
+def interfaces() -> frozenset[tuple[int, str]]:
+    """Number and name of every interface: changes when one comes, goes or is made anew."""
+    return frozenset(socket.if_nameindex())

@@ -57,6 +57,13 @@ class Delta:
         """Look at this key again."""
         self._dirty[item] = None
 
+    def doubt(self, map: str) -> None:
+        """What is held may not be right any more: everything that is desired is written again. Between rounds only."""
+        for key in self.desired[map]:
+            if key in self.realised[map]:
+                self.realised[map][key] = b""
+            self._dirty[map, key] = None
+
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
         """What was found at the start and nobody spoke of since goes with the next round, if it may: how many do."""
         held = self.realised[map]

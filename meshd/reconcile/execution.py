@@ -2,7 +2,7 @@
 entry that could not be changed still needs is not removed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from meshd.reconcile.delta import Round, Step
@@ -19,21 +19,31 @@ class Outcome:
     deletes: int = 0
 
 
-def execute(round: Round, target: Target, shape: Shape, realised: Mapping[str, Mapping[bytes, bytes]]) -> Outcome:
-    """`realised` is read for the keys that fail, and must not change meanwhile."""
+def execute(
+    round: Round,
+    target: Target,
+    shape: Shape,
+    realised: Mapping[str, Mapping[bytes, bytes]],
+    failing: Set[Item] = frozenset(),
+) -> Outcome:
+    """`failing` are keys of earlier rounds that wait for another try; this round may have some of them.
+
+    `realised` is read for the keys that fail, and must not change meanwhile.
+    """
     outcome = Outcome()
+    waiting = failing - {(step.map, key) for step in (*round.upserts, *round.deletes) for key in step.items}
     for step in round.upserts:
-        _upsert(step, target, shape, outcome)
+        _upsert(step, target, shape, outcome, waiting)
     for step in round.deletes:
-        _delete(step, target, _protected(shape, realised, outcome), outcome)
+        _delete(step, target, _protected(shape, realised, waiting | outcome.failed.keys()), outcome)
     return outcome
 
 
-def _upsert(step: Step, target: Target, shape: Shape, outcome: Outcome) -> None:
+def _upsert(step: Step, target: Target, shape: Shape, outcome: Outcome, waiting: Set[Item]) -> None:
     items = dict(step.items)
-    if outcome.failed:
+    if unmet := waiting | outcome.failed.keys():
         for key, value in step.items.items():
-            missing = next((need for need in shape.needs(step.map, key, value) if need in outcome.failed), None)
+            missing = next((need for need in shape.needs(step.map, key, value) if need in unmet), None)
             if missing:
                 outcome.failed[step.map, key] = f"withheld: {shape.describe(*missing)} could not be written"
                 del items[key]
@@ -80,10 +90,10 @@ def _gone(map: str, keys: list[bytes], outcome: Outcome) -> None:
     outcome.done.update(((map, key), None) for key in keys)
 
 
-def _protected(shape: Shape, realised: Mapping[str, Mapping[bytes, bytes]], outcome: Outcome) -> set[Item]:
+def _protected(shape: Shape, realised: Mapping[str, Mapping[bytes, bytes]], failed: Set[Item]) -> set[Item]:
     """Everything that what is held under the failed keys needs, directly or not."""
     protected: set[Item] = set()
-    open_items = list(outcome.failed)
+    open_items = list(failed)
     while open_items:
         map, key = open_items.pop()
         value = realised.get(map, {}).get(key)

@@ -95,7 +95,13 @@ class Loop:
         round = reconciler.delta.plan()
         if round is not None:
             outcome = await asyncio.get_running_loop().run_in_executor(
-                self._executor, execute, round, reconciler.target, reconciler.shape, reconciler.delta.realised
+                self._executor,
+                execute,
+                round,
+                reconciler.target,
+                reconciler.shape,
+                reconciler.delta.realised,
+                frozenset(reconciler.retries.failures),
             )
             sentence = reconciler.record(outcome, time.monotonic())
             level = logging.WARNING if outcome.failed else logging.DEBUG
