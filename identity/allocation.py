@@ -20,8 +20,7 @@ class Allocator:
     """The numbers of one cluster."""
 
     def __init__(self, numbers: range) -> None:
-        local = max(FIRST_LOCAL - numbers.start, 0) if numbers.start < FIRST_LOCAL else FIRST_LOCAL
-        self._numbers = numbers[local:]
+        self._numbers = numbers[FIRST_LOCAL:]
         self._labels: dict[int, str] = {}
         self._number: dict[str, int] = {}
         self._proposed: dict[str, int] = {}
