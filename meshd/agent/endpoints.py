@@ -44,16 +44,22 @@ class Endpoint:
         return "terminating" if self.terminating and self.serving is not False else "not-ready"
 
 
-def endpoints_of(state: LocalState, service: ObjectName) -> list[Endpoint]:
-    """The endpoints of a known service, sorted by address. Of an address in two slices the later slice's, by name."""
+def endpoints_of(state: LocalState, service: ObjectName) -> tuple[list[Endpoint], list[str]]:
+    """The endpoints of a known service, sorted by address, and a sentence for each that is left out.
+
+    An address that stands in two slices has what the later one says, by name.
+    """
+    odd: list[str] = []
     slices = state.slices_of(service)
-    found = _from_slices(slices) if slices else _from_pods(state, service)
-    return sorted({endpoint.ip: endpoint for endpoint in found}.values(), key=lambda endpoint: endpoint.ip)
+    found = _from_slices(slices, odd) if slices else _from_pods(state, service)
+    endpoints = {endpoint.ip: endpoint for endpoint in found}
+    return [endpoints[ip] for ip in sorted(endpoints)], odd
 
 
-def _from_slices(slices: Iterable[EndpointSlice]) -> Iterator[Endpoint]:
+def _from_slices(slices: Iterable[EndpointSlice], odd: list[str]) -> Iterator[Endpoint]:
     for each in slices:
         if each.address_type not in ("IPv4", "IPv6"):
+            odd.append(f"slice {each.metadata.name} has addressType {each.address_type!r}: left out")
             continue
         ports = {
             port.name: L4Addr(port.protocol, port.port)
@@ -61,6 +67,8 @@ def _from_slices(slices: Iterable[EndpointSlice]) -> Iterator[Endpoint]:
             if port.port is not None and is_usable(port.protocol, port.port)
         }
         for endpoint in each.endpoints:
+            bad = [address for address in endpoint.addresses if not canonical_ip(address)]
+            odd += [f"slice {each.metadata.name}: {address!r} is not an IP address: left out" for address in bad]
             yield from _of_slice_endpoint(endpoint, ports)
 
 

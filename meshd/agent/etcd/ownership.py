@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from msgspec import UnsetType
+
 from wire import keys
 from wire.codec import BadRecord, decode_cluster_config
 from wire.records import value_or
@@ -26,8 +28,13 @@ def check_ownership(configs: Mapping[str, bytes], *, cluster: str, cluster_id: i
         key = keys.cluster_config(name)
         if name != cluster:
             raise NotOurs(
-                f"this etcd is cluster {name!r}'s ({key} stands in it), and an etcd has room for one: give {cluster!r} "
-                "an etcd of its own, or, if it was renamed, remove the old cluster's keys first"
+                f"this etcd belongs to cluster {name!r} ({key} stands in it), and an etcd has room for one: give "
+                f"{cluster!r} an etcd of its own, or, if it was renamed, remove the old cluster's keys first"
+            )
+        if not isinstance(config.capabilities.service_exports_enabled, UnsetType):
+            raise NotOurs(
+                f"another program publishes {cluster!r} in this etcd ({key} says what only Cilium's own "
+                "clustermesh-apiserver says): give the agent another etcd, or stop that program and delete the key"
             )
         if config.id != cluster_id:
             raise NotOurs(

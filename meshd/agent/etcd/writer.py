@@ -26,6 +26,9 @@ from wire.local import Allocation
 
 logger = logging.getLogger(__name__)
 
+#: Objects of a kind that are computed in one go, so that the loop is never held up for long.
+CHUNK = 1000
+
 #: Keys in one round, transactions of it that are in flight at once, and bytes in one transaction (etcd takes 1.5 MiB).
 ROUND, IN_FLIGHT, MAX_BYTES = 4096, 4, 1 << 20
 
@@ -133,7 +136,10 @@ class Writer:
         publisher, ledger = self._desired.publisher, self._desired.ledger
         while True:
             synced = self._desired.synced
-            ledger.want(publisher.compute())
+            if publisher.is_dirty:
+                ledger.want(publisher.compute(CHUNK))
+                await asyncio.sleep(0)  # leases have to be kept alive meanwhile
+                continue
             if labels := publisher.wanted():
                 await self._settle(labels[: MAX_TRANSACTION - 1])
                 continue

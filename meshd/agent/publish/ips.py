@@ -10,11 +10,13 @@ from wire.labels import format_labels
 from wire.records import IP, NamedPort
 
 
-def own_addresses(pod: Pod) -> list[str]:
-    """The addresses that mean this pod and nothing else: none if it uses its node's, or has ended."""
+def own_addresses(pod: Pod) -> tuple[list[str], list[str]]:
+    """The addresses that mean this pod and nothing else (none if it uses its node's, or has ended), and what is odd."""
     if pod.spec.host_network or pod.is_finished:
-        return []
-    return [ip for ip in map(canonical_ip, pod.addresses) if ip]
+        return [], []
+    addresses = [(text, canonical_ip(text)) for text in pod.addresses]
+    odd = [f"podIP {text!r} is not an IP address: left out" for text, ip in addresses if not ip]
+    return [ip for _, ip in addresses if ip], odd
 
 
 def service_account(pod: Pod) -> str:

@@ -5,6 +5,7 @@ test holds the two equal.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from globalsvc.annotations import namespace_is_global
 from identity.allocation import Allocator
@@ -23,6 +24,8 @@ from wire import keys
 from wire.codec import encode
 from wire.keys import Kind
 
+T = TypeVar("T")
+
 KeyChanges = dict[str, bytes | None]
 """Keys of etcd with the value that they shall have; None: the key shall not be there."""
 
@@ -39,6 +42,7 @@ class Publisher:
         self._identities = identities
         self._dirty = Dirty()
         self._dirty_numbers: set[int] = set()
+        self._dirty_addresses: set[str] = set()
         self._namespaces = IdentityNamespaces()
         self._waiting: dict[str, set[ObjectName]] = {}
         self._refused: dict[str, str] = {}
@@ -65,6 +69,7 @@ class Publisher:
         """The allocator's numbers may all be others: every pod and identity is computed again."""
         self._dirty_numbers |= self._namespaces.replace(self._identities.allocations())
         self._dirty.pods |= self._state.pods.keys()
+        self._refused.clear()
 
     def refuse(self, labels: str, reason: str) -> None:
         """There is no number for these labels: their pods are not published, rather than with a wrong identity."""
@@ -85,20 +90,38 @@ class Publisher:
         """Addresses that several pods say are theirs, the one that is believed first."""
         return self._owners.conflicts()
 
-    def compute(self) -> KeyChanges:
-        """The keys that may have changed since the last call."""
-        dirty, self._dirty = self._dirty, Dirty()
-        changes: KeyChanges = {}
-        for namespace in dirty.namespaces:
-            self._dirty_numbers |= self._namespaces.numbers_of(namespace)
-        for node in dirty.nodes:
+    @property
+    def is_dirty(self) -> bool:
+        """`compute` has more to say."""
+        dirty = self._dirty
+        return bool(
+            dirty.nodes
+            or dirty.namespaces
+            or dirty.services
+            or dirty.pods
+            or self._dirty_numbers
+            or self._dirty_addresses
+        )
+
+    def compute(self, limit: int) -> KeyChanges:
+        """Keys that may have changed since the last calls, of at most `limit` objects of each kind.
+
+        Who owns which address is settled for all dirty pods first: so an address that moves from one to another is
+        handed over, never absent.
+        """
+        dirty, changes = self._dirty, KeyChanges()
+        while dirty.namespaces:
+            self._dirty_numbers |= self._namespaces.numbers_of(dirty.namespaces.pop())
+        while dirty.pods:
+            self._claim_addresses(dirty.pods.pop())
+        for node in _take(dirty.nodes, limit):
             changes[self._key(Kind.NODE, node)] = self._node(node)
-        for number in self._dirty_numbers:
+        for number in _take(self._dirty_numbers, limit):
             changes[self._key(Kind.IDENTITY, str(number))] = self._identity(number)
-        for service in dirty.services:
+        for service in _take(dirty.services, limit):
             self._service(service, changes)
-        self._pods(dirty.pods, changes)
-        self._dirty_numbers = set()
+        for address in _take(self._dirty_addresses, limit):
+            self._address(address, changes)
         return changes
 
     def _key(self, kind: Kind, name: str) -> str:
@@ -142,34 +165,40 @@ class Publisher:
         self._report(Ref(ObjectKind.SERVICE, *name), annotations.problems)
         if not annotations.is_global or not self._is_global(name[0]):
             return
-        endpoints = endpoints_of(self._state, name)
+        endpoints, odd = endpoints_of(self._state, name)
+        self._report(Ref(ObjectKind.SERVICE, *name), (*annotations.problems, *odd))
         changes[local] = encode(local_service(service, name[0], endpoints))
         if annotations.shared:
             changes[shared] = encode(service_record(service, name[0], endpoints, self._scope))
 
-    def _pods(self, dirty: Iterable[ObjectName], changes: KeyChanges) -> None:
-        """First who owns which address, then the records: so an address that moves is handed over, never absent."""
-        touched: set[str] = set()
-        for name in dirty:
-            pod = self._state.pods.get(name)
-            self._report(Ref(ObjectKind.POD, *name), ())
-            touched |= self._owners.claim(name, own_addresses(pod) if pod and self._is_global(name[0]) else [])
-        for ip in touched:
-            owner = self._owners.owner(ip)
-            if owner is None:
-                changes[self._key(Kind.IP, ip)] = None
-            else:
-                self._ip(owner, ip, changes)
+    def _claim_addresses(self, name: ObjectName) -> None:
+        pod = self._state.pods.get(name)
+        addresses: list[str] = []
+        odd: list[str] = []
+        if pod is not None and self._is_global(name[0]):
+            addresses, odd = own_addresses(pod)
+        self._report(Ref(ObjectKind.POD, *name), odd)
+        self._dirty_addresses |= self._owners.claim(name, addresses)
 
-    def _ip(self, owner: ObjectName, ip: str, changes: KeyChanges) -> None:
-        """What stands there stays until the owner has a number; it goes if the owner can have none."""
+    def _address(self, ip: str, changes: KeyChanges) -> None:
+        """What stands there stays until the owner has a number; it goes if there is none to have, or no owner."""
+        key = self._key(Kind.IP, ip)
+        owner = self._owners.owner(ip)
+        if owner is None:
+            changes[key] = None
+            return
         pod = self._state.pods[owner]
         labels = label_text(pod, owner[0], self._state.namespaces.get(owner[0]), self._scope)
         number = self._identities.number_of(labels)
         if number is not None:
-            changes[self._key(Kind.IP, ip)] = encode(ip_record(pod, owner[0], ip, number))
+            changes[key] = encode(ip_record(pod, owner[0], ip, number))
             return
         self._waiting.setdefault(labels, set()).add(owner)
         if (reason := self._refused.get(labels)) is not None:
             self._report(Ref(ObjectKind.POD, *owner), (reason,))
-            changes[self._key(Kind.IP, ip)] = None
+            changes[key] = None
+
+
+def _take(pending: set[T], limit: int) -> list[T]:
+    """Removes and returns up to `limit` of them."""
+    return [pending.pop() for _ in range(min(limit, len(pending)))]

@@ -21,7 +21,7 @@ from meshd.agent.state import Changes
 logger = logging.getLogger(__name__)
 
 #: How often the watcher looks whether the kernel has told it something, and how long it gathers more of it, ms.
-STEP_MS, DEBOUNCE_MS = 3, 30
+STEP_MS, DEBOUNCE_MS = 2, 30
 #: Everything is looked at this often, ms.
 RESCAN_MS = 10_000
 

@@ -27,7 +27,7 @@ def published() -> dict[str, bytes]:
     state = LocalState()
     publisher = Publisher(Scope(cluster="cluster1", cluster_id=1), state, Allocator(identity_range(1)))
     publisher.mark(state.apply(Changes(content.objects, synced=True)))
-    return {key: value for key, value in publisher.compute().items() if value is not None}
+    return {key: value for key, value in publisher.compute(1000).items() if value is not None}
 
 
 def recorded() -> dict[str, str]:
