@@ -32,14 +32,15 @@ static __always_inline bool is_ours(struct peer *peer)
 
 static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *p)
 {
-	__u8 ttl = p->ttl - 1;
+	struct { __u8 ttl, protocol; __sum16 check; } word = {.ttl = p->ttl - 1, .protocol = p->protocol};
+	__u32 sum = p->check + be16(0x0100); /* RFC 1141; one store is cheaper than a store and a helper */
 
 	if (p->source.family == FAMILY_V6) {
-		bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct ipv6hdr, hop_limit), &ttl, 1, 0);
+		bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct ipv6hdr, hop_limit), &word.ttl, 1, 0);
 		return;
 	}
-	bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), p->ttl, ttl, 2);
-	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &ttl, 1, 0);
+	word.check = sum + (sum >= 0xffff);
+	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &word, sizeof(word), 0);
 }
 
 /* tc ingress of the host side of a pod's veth. */
@@ -65,6 +66,7 @@ int from_pod(struct __sk_buff *skb)
 	cfg = lookup_cfg();
 	if (!cfg || !cfg->tunnel_ifindex)
 		return drop(skb, DROP_NO_TUNNEL);
+	parse_tcp(skb, &p);
 	inner_mtu = peer->flags & PEER_TUNNEL6 ? cfg->inner_mtu6 : cfg->inner_mtu4;
 	if (is_too_big(skb, &p, inner_mtu))
 		return answer_too_big(skb, &p, inner_mtu);

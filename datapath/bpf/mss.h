@@ -9,7 +9,6 @@
 #include <linux/tcp.h>
 #include "parse.h"
 
-#define TCP_FLAGS_OFFSET 12 /* data offset (4 bits), reserved, flags */
 #define TCP_CHECK_OFFSET 16
 #define TCP_SYN 0x02
 #define TCP_OPTIONS_MAX 40
@@ -39,14 +38,12 @@ static __always_inline void clamp_mss(struct __sk_buff *skb, struct packet *p, _
 	__u32 tcp = p->l4_offset, at, end;
 	__u16 headers = sizeof(struct tcphdr) +
 			(p->source.family == FAMILY_V6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	__u8 flags[2], option[2];
+	__u8 option[2];
 
-	if (p->protocol != IPPROTO_TCP || !tcp || inner_mtu <= headers)
-		return;
-	if (bpf_skb_load_bytes(skb, tcp + TCP_FLAGS_OFFSET, flags, sizeof(flags)) || !(flags[1] & TCP_SYN))
+	if (!(p->tcp_flags & TCP_SYN) || inner_mtu <= headers)
 		return;
 	at = tcp + sizeof(struct tcphdr);
-	end = tcp + (flags[0] >> 4) * 4;
+	end = tcp + p->tcp_length;
 	for (int i = 0; i < TCP_OPTIONS_MAX; i++) {
 		if (at + 4 > end || bpf_skb_load_bytes(skb, at, option, sizeof(option)))
 			return;

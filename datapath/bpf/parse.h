@@ -15,6 +15,7 @@
 #define be16(x) ((__be16)__builtin_bswap16(x))
 
 #define L3_OFFSET ETH_HLEN
+#define TCP_LENGTH_OFFSET 12 /* header length (4 bits), reserved, flags */
 #define IP_FRAGMENT 0x1fff /* offset bits of iphdr.frag_off */
 
 struct packet {
@@ -22,7 +23,10 @@ struct packet {
 	struct addr_key destination;
 	__u8 protocol;
 	__u8 ttl;
+	__sum16 check;   /* of the IPv4 header */
 	__u16 l4_offset; /* 0: a later fragment, there is no header */
+	__u8 tcp_length; /* of the TCP header with options; these two are set by parse_tcp */
+	__u8 tcp_flags;
 };
 
 static __always_inline bool reachable(struct __sk_buff *skb, __u32 length)
@@ -47,6 +51,7 @@ static __always_inline bool parse_ipv4(struct __sk_buff *skb, struct packet *p)
 	p->destination.word[0] = ip->daddr;
 	p->protocol = ip->protocol;
 	p->ttl = ip->ttl;
+	p->check = ip->check;
 	p->l4_offset = ip->frag_off & be16(IP_FRAGMENT) ? 0 : L3_OFFSET + ip->ihl * 4;
 	return true;
 }
@@ -77,6 +82,19 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 	if (skb->protocol == be16(ETH_P_IPV6))
 		return parse_ipv6(skb, p);
 	return false;
+}
+
+/* Length and flags of the TCP header, 0 where there is none. */
+static __always_inline void parse_tcp(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 bytes[2];
+
+	if (p->protocol != IPPROTO_TCP || !p->l4_offset)
+		return;
+	if (bpf_skb_load_bytes(skb, p->l4_offset + TCP_LENGTH_OFFSET, bytes, sizeof(bytes)))
+		return;
+	p->tcp_length = (bytes[0] >> 4) * 4;
+	p->tcp_flags = bytes[1];
 }
 
 #endif

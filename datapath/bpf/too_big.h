@@ -10,6 +10,7 @@
 #include "parse.h"
 
 #define QUOTE 96 /* bytes of the packet that the answer quotes: headers with some options */
+#define UDP_LENGTH 8
 #define ANSWER_TTL 64
 #define ICMP4_UNREACHABLE 3
 #define ICMP4_FRAG_NEEDED 4
@@ -50,16 +51,10 @@ static __always_inline __sum16 fold(__u32 sum)
 static __always_inline __u32 segment_length(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 headers = p->l4_offset - L3_OFFSET;
-	__u8 offset = 0;
 
 	if (!skb->gso_size || !p->l4_offset)
 		return skb->len - L3_OFFSET;
-	if (p->protocol == IPPROTO_TCP) {
-		bpf_skb_load_bytes(skb, p->l4_offset + 12, &offset, 1);
-		headers += (offset >> 4) * 4;
-	} else {
-		headers += 8;
-	}
+	headers += p->tcp_length ? p->tcp_length : UDP_LENGTH;
 	return headers + skb->gso_size;
 }
 
