@@ -123,7 +123,7 @@ def status(bed: Testbed, output: str) -> int:
     else:
         _print_rows("processes", [{k: v for k, v in row.items() if k != "log"} for row in processes])
         _print_rows("pods", pods)
-        click.echo(f"logs: {bed.layout.logs}")
+        click.echo(f"logs: {bed.layout.logs}; the daemons: meshd status --run-dir {bed.layout.run}")
     return 0 if all(row["state"] == "running" for row in processes) else EXIT_FAILED
 
 

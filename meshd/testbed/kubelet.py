@@ -4,13 +4,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from meshd.testbed import netns, podspec, process
+from meshd.testbed import podspec, process
 from meshd.testbed.layout import Layout
 from meshd.testbed.objects import Object, Objects
 from meshd.testbed.plan import Cluster, Node
 from meshd.testbed.process import Place, Record
 from meshd.testbed.scheduler import Placement, node_labels, place
-from meshd.testbed.underlay import ensure_pod
+from meshd.testbed.underlay import ensure_pod, remove_pod
 
 READY_DEADLINE_S = 15.0
 
@@ -77,7 +77,7 @@ class Kubelet:
         self.objects.delete(pod)
         for record in self.records(pod):
             process.stop(record, self.layout.processes, grace_s=1.0)
-        netns.remove([self.namespace(pod)])
+        remove_pod(self.namespace(pod), self.layout.node(self.cluster.name, pod["spec"]["nodeName"]))
 
     def records(self, pod: Object) -> list[Record]:
         """The records of the pod's containers."""

@@ -79,6 +79,10 @@ class Layout:
         """The running objects: what the agent watches."""
         return self.state / cluster / "objects"
 
+    def seeded(self, cluster: str) -> Path:
+        """Exists once all manifests of the cluster run."""
+        return self.state / cluster / "seeded"
+
     def config(self, cluster: str) -> Path:
         """ConfigMaps: for the kubelets only."""
         return self.state / cluster / "config"

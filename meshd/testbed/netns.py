@@ -5,6 +5,7 @@ Only the *network* namespace is entered: `ip netns exec` would hide bpffs and th
 
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,11 @@ def sysctl(settings: Iterable[str], *, namespace: str) -> None:
             Path("/proc/sys", *key.split(".")).write_text(value)
 
     inside(namespace, write)
+
+
+def devices(namespace: str) -> list[str]:
+    """Names of the network devices in a namespace. Raises OSError."""
+    return inside(namespace, lambda: [name for _, name in socket.if_nameindex()])
 
 
 def output(argv: list[str], *, namespace: str) -> str:

@@ -81,6 +81,11 @@ class Objects:
         """All objects of a kind, sorted by file name."""
         return [_load(path) for path in sorted(self.folder.glob(f"{kind.lower()}.*.yaml"))]
 
+    def has(self, obj: Object) -> bool:
+        """Is there an object of this kind and name?"""
+        metadata = obj["metadata"]
+        return self._path(obj["kind"], metadata.get("namespace", ""), metadata["name"]).exists()
+
     def get(self, kind: str, name: str, namespace: str = "default") -> Object:
         """Raises KeyError with the names that there are."""
         path = self._path(kind, namespace, name)

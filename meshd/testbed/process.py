@@ -56,6 +56,13 @@ def start(
 ) -> Record:
     """Starts a process in a session of its own, its output appended to `log`. Raises OSError."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    records.mkdir(parents=True, exist_ok=True)
+
+    def prepare() -> None:
+        """In the child: it is recorded before it becomes the program, whatever happens to us meanwhile."""
+        place.enter()
+        _write(Record(name, os.getpid(), _start_time(os.getpid()) or 0, tuple(argv)), records)
+
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv,
@@ -65,16 +72,18 @@ def start(
             cwd="/",
             env=env,
             start_new_session=True,
-            preexec_fn=place.enter,
+            preexec_fn=prepare,
         )
-    started = _start_time(child.pid)
     child.returncode = 0  # it outlives us: nobody shall wait for it when this object goes
-    record = Record(name, child.pid, started or 0, tuple(argv))
-    records.mkdir(parents=True, exist_ok=True)
-    temporary = records / f".{name}.new"
-    temporary.write_bytes(msgspec.json.encode(record))
-    os.replace(temporary, records / f"{name}.json")
+    record = load(records, name)
+    assert record is not None  # noqa: S101 — the child wrote it, or starting it has failed
     return record
+
+
+def _write(record: Record, records: Path) -> None:
+    temporary = records / f".{record.name}.new"
+    temporary.write_bytes(msgspec.json.encode(record))
+    os.replace(temporary, records / f"{record.name}.json")
 
 
 def load(records: Path, name: str) -> Record | None:

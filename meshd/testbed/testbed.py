@@ -114,18 +114,21 @@ class Testbed:
         ]
 
     def _run_manifests(self, cluster: Cluster, folder: Path) -> None:
+        """What runs already, and the manifests unless they were all run once: what was deleted since stays so."""
         kubelet = self.kubelets[cluster.name]
-        fresh = not kubelet.objects.folder.exists()
         kubelet.register_nodes()
-        manifests = read_manifests([folder / "shared", folder / cluster.name]) if fresh else []
-        for obj in manifests:
+        seeded = self.layout.seeded(cluster.name)
+        running = [kubelet.prepare(pod) for pod in kubelet.objects.list("Pod")]
+        manifests = [] if seeded.exists() else read_manifests([folder / "shared", folder / cluster.name])
+        missing = [obj for obj in manifests if not kubelet.objects.has(obj)]
+        for obj in missing:
             self._admit(cluster, obj)
-        pods = manifests if fresh else kubelet.objects.list("Pod")
-        started = [kubelet.prepare(pod) for pod in pods if pod["kind"] == "Pod"]
-        for pod in started:
+        added = [kubelet.prepare(obj) for obj in missing if obj["kind"] == "Pod"]
+        for pod in (*running, *added):
             kubelet.wait_ready(pod)
-            if fresh:
-                kubelet.show(pod, ready=True)
+        for pod in added:
+            kubelet.show(pod, ready=True)
+        seeded.touch()
         self.sync_services(cluster.name)
 
     def _admit(self, cluster: Cluster, obj: Object) -> None:

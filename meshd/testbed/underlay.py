@@ -90,7 +90,7 @@ def ensure_pod(namespace: str, node_namespace: str, node: Node, address: IPv4Add
     if netns.exists(namespace):
         if _is_wired(namespace, address):
             return
-        netns.remove([namespace])
+        remove_pod(namespace, node_namespace)
     host_device = veth_name(namespace)
     netns.ip(
         [
@@ -116,6 +116,17 @@ def ensure_pod(namespace: str, node_namespace: str, node: Node, address: IPv4Add
         ],
         namespace=namespace,
     )
+
+
+def remove_pod(namespace: str, node_namespace: str) -> None:
+    """Removes a pod's device and namespace. Absent is success. Raises NetworkError.
+
+    The device first: the kernel clears a removed namespace only later, and till then the node's end keeps its name.
+    """
+    device = veth_name(namespace)
+    if device in netns.devices(node_namespace):
+        netns.ip([f"link delete {device}"], namespace=node_namespace)
+    netns.remove([namespace])
 
 
 def veth_name(pod_namespace: str) -> str:

@@ -12,6 +12,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,34 @@ def test_down_after_a_crash_removes_all() -> None:
         crashed.down()
     assert_nothing_left(crashed.layout)
     crashed.down()
+
+
+def test_up_after_a_crash_of_up_completes_it() -> None:
+    """The first `up` is killed while it starts pods; the second brings the missing ones and keeps the others."""
+    crashed = Testbed(new_tag(), ["cluster1"])
+    argv = [
+        sys.executable,
+        "-m",
+        "meshd",
+        "testbed",
+        "up",
+        "--no-mesh",
+        f"--tag={crashed.layout.tag}",
+        "--clusters=cluster1",
+    ]
+    try:
+        first = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 20
+        while not process.load_all(crashed.layout.processes) and time.monotonic() < end:
+            time.sleep(0.005)
+        first.kill()
+        first.wait()
+        crashed.up(mesh=False)
+        assert len(crashed.ready_pods("cluster1")) == 5
+        assert ask(crashed, "cluster1/frontend-1", "30.1.1.1").pod
+    finally:
+        crashed.down()
+    assert_nothing_left(crashed.layout)
 
 
 def test_without_root_one_sentence_and_exit_3() -> None:

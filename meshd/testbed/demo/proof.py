@@ -44,6 +44,7 @@ def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) ->
         problems.append(f"the cluster's own NAT saw it: {', '.join(touched)}")
     stage.keep("b-nft-added.json", nft)
     stage.keep("b-server-peers.json", dict(peers))
+    stage.keep("b-daemon-status.json", witness.daemon_status(stage.bed))
     for cluster, node in ((CLIENT_CLUSTER, CLIENT_NODE), ("cluster2", "node1")):
         witness.keep_bpf(stage.bed, cluster, node, stage.evidence / "bpf" / f"{cluster}-{node}")
     return problems

@@ -68,13 +68,13 @@ class Stage:
         """So many requests, as fast as they are answered."""
         return self.stream(step, f"--requests={count}", *options).finish()
 
-    def request_until(self, step: str, wanted: Callable[[Load], bool]) -> Wait:
-        """Bursts of 40 requests until one is as wanted or CONVERGENCE_S are over. Keeps the last burst only."""
+    def request_until(self, step: str, wanted: Callable[[Load], bool], *, deadline_s: float = CONVERGENCE_S) -> Wait:
+        """Bursts of 40 requests until one is as wanted or the deadline is over. Keeps the last burst only."""
         start = time.monotonic()
         while True:
             load = self._start(self.evidence / f"{step}-wait.jsonl", "--requests=40").finish()
             took = time.monotonic() - start
-            if wanted(load) or took > CONVERGENCE_S:
+            if wanted(load) or took > deadline_s:
                 return Wait(load, took, wanted(load))
 
     def set_global(self, cluster: str, *, on: bool) -> None:

@@ -12,6 +12,8 @@ from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE
 REQUESTS = 400
 LEAST_SHARE, MOST_SHARE = 0.15, 0.35
 OUTAGE_S = 5.5
+RETURN_S = 25.0
+"""How long a control plane may take to be back at work: reconnects with back-off, and the agent's leader lock (6 s)."""
 RATE = 100
 HELD = 6
 
@@ -91,7 +93,7 @@ def control_plane_back(stage: Stage) -> Seen:
     bed = stage.bed
     bed.start_parts([bed.part("cluster2/etcd"), bed.part("cluster2/proxy")])
     bed.add_pod("cluster2", "rebel-base-3", like="rebel-base-1", ip="20.0.0.3")
-    wait = stage.request_until("e", lambda burst: "cluster2/rebel-base-3" in burst.by_pod)
+    wait = stage.request_until("e", lambda burst: "cluster2/rebel-base-3" in burst.by_pod, deadline_s=RETURN_S)
     load = stage.request("e", 100)
     problems = [] if load.by_pod["cluster2/rebel-base-3"] else ["the new pod answered nothing"]
     problems += _failed(load)

@@ -6,9 +6,10 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+from meshd.socket import SocketError, get
 from meshd.testbed import kindnet, kubeproxy, netns
 from meshd.testbed.layout import BPFFS
-from meshd.testbed.parts import ETCD_PORT
+from meshd.testbed.parts import ETCD_PORT, socket_path
 from meshd.testbed.testbed import Testbed
 from wire import keys
 
@@ -63,6 +64,19 @@ def server_peers(bed: Testbed, skip: Counts | None = None) -> tuple[Counter[str]
             if line.startswith("{"):
                 peers[json.loads(line)["peer"]] += 1
     return peers, lines_now
+
+
+def daemon_status(bed: Testbed) -> dict[str, object]:
+    """What each daemon says of itself, or why it says nothing."""
+    found: dict[str, object] = {}
+    for cluster in bed.clusters:
+        for node in cluster.nodes:
+            try:
+                answer = get(socket_path(bed.layout, cluster.name, node.name, "daemon"), "/v1/status")
+            except SocketError as error:
+                answer = str(error)
+            found[f"{cluster.name}-{node.name}"] = answer
+    return found
 
 
 def keep_bpf(bed: Testbed, cluster: str, node: str, folder: Path) -> None:
