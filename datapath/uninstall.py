@@ -5,6 +5,7 @@ namespace, which is the node's.
 """
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def uninstall(bpffs: Path, instance: str) -> Removed:
     names = [str(path.relative_to(pins.root)) for path in sorted(pins.root.rglob("*")) if path.is_file()]
     if pins.root.is_dir():
         shutil.rmtree(pins.root)
+        with suppress(OSError):  # another instance is there
+            pins.root.parent.rmdir()
     return Removed(filters, devices, tuple(hooks), tuple(names))
 
 

@@ -12,7 +12,7 @@ import pytest
 from datapath import entries
 from datapath.layout import DropReason
 from tests.support.capture import Tunnelled, capturing, is_fragment, tunnelled
-from tests.support.twonodes import TUNNEL_PORT, Node, Pod, TwoNodes, cidr, two_nodes
+from tests.support.twonodes import TUNNEL_PORT, Node, Pod, TwoNodes, cidr, introduce, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -147,6 +147,28 @@ def test_a_source_that_is_not_the_pods_own_is_dropped(mesh: TwoNodes) -> None:
     finally:
         mesh.client.namespace.ip("addr", "del", f"{mesh.bystander.v4}/32", "dev", "lo")
     assert drops(mesh.a, DropReason.SPOOFED) == before + 2
+
+
+def test_the_underlay_may_be_ipv6(mesh: TwoNodes) -> None:
+    sixes = {"a": ip_address("fd00:172::1"), "b": ip_address("fd00:172::2")}
+    here, there = ((mesh.a, mesh.client), (mesh.b, mesh.server))
+    for (node, _), (other, pod) in ((here, there), (there, here)):
+        node.namespace.ip("addr", "add", f"{sixes[node.name]}/64", "dev", "eth0", "nodad")
+        node.write(entries.ipcache_entry(pod.v4, identity=pod.identity, tunnel=sixes[other.name], remote=True))
+    try:
+        with listening(mesh.server, socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:
+            client, accepted, peer = connected(mesh.client, server)
+            with client, accepted:
+                assert peer == str(mesh.client.v4)
+                transfer(client, accepted, 1 << 20)
+            frames = capture.seen()
+    finally:
+        introduce(mesh.a, mesh.b)
+        introduce(mesh.b, mesh.a)
+    assert not inner(frames), "nothing over IPv4"
+    # Ethernet 14, IPv6 40, UDP 8, VXLAN 8, Ethernet 14: the SYNs' MSS is 1500 - 70 - 40.
+    inside = [frame[84:] for frame in frames if frame[12:14] == b"\x86\xdd" and frame[20] == socket.IPPROTO_UDP]
+    assert {mss_of(packet) for packet in inside} == {None, 1390}
 
 
 def test_an_identity_that_does_not_fit_the_source_is_dropped(mesh: TwoNodes) -> None:
