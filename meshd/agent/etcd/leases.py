@@ -1,13 +1,10 @@
 """The leases that published keys hang on: found again after a restart, so that nothing has to be written anew."""
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Iterable
 
 from meshd.agent.etcd.connection import EtcdConnection, LeaseLost
-
-logger = logging.getLogger(__name__)
 
 
 async def adopt_or_grant(etcd: EtcdConnection, found: Iterable[int], ttl_s: int) -> int:
@@ -18,9 +15,9 @@ async def adopt_or_grant(etcd: EtcdConnection, found: Iterable[int], ttl_s: int)
     return await etcd.grant_lease(ttl_s)
 
 
-async def keep_alive(etcd: EtcdConnection, lease: int, ttl_s: int) -> None:
+async def keep_alive(etcd: EtcdConnection, lease: int, *, every_s: float) -> None:
     """Keeps a lease alive. Never returns; raises LeaseLost, or what the connection raises."""
     while True:
-        await asyncio.sleep(ttl_s / 3)
+        await asyncio.sleep(every_s)
         if not await etcd.keep_alive(lease):
             raise LeaseLost(f"lease {lease:x} has run out")

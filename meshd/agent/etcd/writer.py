@@ -100,15 +100,18 @@ class Writer:
     async def run(self) -> None:
         """Writes what changes and keeps everything alive. Never returns."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep_alive(self._etcd, self._lease, self._config.lease_ttl_s))
-            tasks.create_task(keep_alive(self._etcd, self._beacon_lease, self._config.beacon_ttl_s))
+            # More often than the leases need: so a lost one is soon noticed.
+            every_s = min(self._config.heartbeat_s, self._config.beacon_ttl_s / 3)
+            tasks.create_task(keep_alive(self._etcd, self._lease, every_s=every_s))
+            tasks.create_task(keep_alive(self._etcd, self._beacon_lease, every_s=every_s))
             tasks.create_task(self._beat())
             tasks.create_task(self._write_changes())
 
     async def _show_config(self) -> None:
         key = keys.cluster_config(self._config.cluster)
         value = config_value(self._config.cluster_id, max_clusters=self._config.max_clusters)
-        if self._beacon.get(key) != (value, self._beacon_lease):
+        found = await self._etcd.get(key)
+        if found is None or (found.value, found.lease) != (value, self._beacon_lease):
             await self._fence.write([Write(key, value)], self._beacon_lease)
 
     async def _keep_generation(self, holdings: Holdings, *, history_lost: bool) -> None:
@@ -118,9 +121,11 @@ class Writer:
             await self._fence.write([Write(keys.GENERATION, self._progress.generation.encode())], 0)
 
     async def _beat(self) -> None:
+        """The heartbeat; and the cluster-config is put right if somebody else has changed it."""
         while True:
             await self._fence.write([Write(keys.HEARTBEAT, timestamp())], self._beacon_lease)
             await asyncio.sleep(self._config.heartbeat_s)
+            await self._show_config()
 
     async def _write_changes(self) -> None:
         self._desired.changed.set()

@@ -1,0 +1,292 @@
+"""The agent as a process, with a real etcd and a real folder."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import kubernetes
+from tests.support.agent import AgentProcess, deployment, eventually
+from tests.support.etcd import Etcd
+from wire import keys
+from wire.keys import Kind
+from wire.proto import rpc_pb2
+
+pytestmark = pytest.mark.etcd
+
+WEB = kubernetes.service("web", "30.1.1.1", selector={"app": "web"})
+WEB_KEY = keys.record(Kind.SERVICE, "c1", "default/web")
+CONFIG_KEY = keys.cluster_config("c1")
+#: What is written again and again, and what says who writes.
+RESTLESS = {keys.HEARTBEAT, keys.LEADER}
+
+Start = Callable[..., AgentProcess]
+
+
+@pytest.fixture
+def new_agent(tmp_path: Path, etcd: Etcd) -> Iterator[Start]:
+    """Makes agents over one folder; ends them with the test."""
+    agents: list[AgentProcess] = []
+
+    def new(**settings: Any) -> AgentProcess:
+        agents.append(AgentProcess(tmp_path, etcd.url, name=f"agent{len(agents)}", **settings))
+        return agents[-1]
+
+    yield new
+    for agent in agents:
+        agent.kill()
+
+
+@pytest.fixture
+def agent(new_agent: Start) -> AgentProcess:
+    """An agent that does not run yet, with a service of three pods and a node in its folder."""
+    made = new_agent()
+    made.write("web.yaml", kubernetes.namespace("default"), WEB, *deployment("web", 3))
+    made.write("node.yaml", kubernetes.node("node-1"))
+    return made
+
+
+@dataclass(frozen=True)
+class Entry:
+    value: bytes
+    lease: int
+    revision: int
+
+
+def entries(etcd: Etcd) -> dict[str, Entry]:
+    """Everything in etcd but what never rests."""
+    found = etcd.kv.Range(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")).kvs
+    everything = {each.key.decode(): Entry(each.value, each.lease, each.mod_revision) for each in found}
+    return {key: entry for key, entry in everything.items() if key not in RESTLESS}
+
+
+def backends(etcd: Etcd) -> set[str]:
+    value = etcd.get(WEB_KEY)
+    return set(json.loads(value)["backends"]) if value else set()
+
+
+def ips(etcd: Etcd) -> dict[str, int]:
+    """Address → identity."""
+    prefix = keys.prefix(Kind.IP, "c1")
+    return {key.removeprefix(prefix): json.loads(value)["ID"] for key, value in etcd.keys(prefix).items()}
+
+
+def lease_ttl(etcd: Etcd, lease: int) -> int:
+    return int(json.loads(etcd.etcdctl("lease", "timetolive", f"{lease:x}", "-w", "json"))["granted-ttl"])
+
+
+def test_everything_stands_in_etcd_before_the_canaries(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    found = entries(etcd)
+    records = {key: entry for key, entry in found.items() if key.startswith(("cilium/state/", "meshd/v1/services/"))}
+    canaries = {key: entry for key, entry in found.items() if "/synced/" in key}
+    allocations = {key: entry for key, entry in found.items() if key.startswith("meshd/v1/identities/")}
+    assert len(records) == 1 + 1 + 3 + 1 + 1  # identity, node, ips, service, local service
+    assert len(canaries) == 7
+    assert len(allocations) == 1
+    assert min(entry.revision for entry in canaries.values()) > max(entry.revision for entry in records.values())
+    assert found[CONFIG_KEY].revision < min(entry.revision for entry in records.values())
+    assert {lease_ttl(etcd, entry.lease) for entry in records.values()} == {900}
+    assert {lease_ttl(etcd, entry.lease) for entry in [*canaries.values(), found[CONFIG_KEY]]} == {60}
+    assert {entry.lease for entry in [*allocations.values(), found[keys.GENERATION]]} == {0}
+    assert json.loads(found[CONFIG_KEY].value)["id"] == 1
+    assert etcd.get(keys.HEARTBEAT)
+
+
+def test_an_identity_stands_before_the_ip_that_uses_it(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    found = entries(etcd)
+    (number,) = set(ips(etcd).values())
+    identity = found[keys.record(Kind.IDENTITY, "c1", str(number))]
+    assert found[f"meshd/v1/identities/{number}"].revision < identity.revision
+    ip_prefix = keys.prefix(Kind.IP, "c1")
+    assert identity.revision <= min(entry.revision for key, entry in found.items() if key.startswith(ip_prefix))
+
+
+def test_changes_follow(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    agent.write("more.yaml", *deployment("web", 5)[3:])
+    eventually(lambda: "10.0.0.5" in backends(etcd))
+    agent.remove("more.yaml")
+    eventually(lambda: set(ips(etcd)) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"})
+    agent.write("web.yaml", kubernetes.service("web", annotations={}), *deployment("web", 3))
+    eventually(lambda: etcd.get(WEB_KEY) is None)
+    assert len(ips(etcd)) == 3
+
+
+def test_a_broken_file_costs_only_itself_and_is_said_once(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    agent.write_text("broken.yaml", "kind: Pod\nmetadata: {name: [\n")
+    agent.write_text("node.yaml", "kind: Node\nmetadata: {name: node-1, labels: 3}\n")
+    eventually(lambda: len(agent.status()["source"]["bad"]) == 2)
+    agent.write("more.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: "10.0.0.4" in backends(etcd))
+    assert etcd.get(keys.record(Kind.NODE, "c1", "node-1")) is not None
+    assert agent.log().count("broken.yaml:") == 1
+    assert agent.log().count("node.yaml:1 (document 1): Node node-1: Expected `object`") == 1
+    agent.remove("broken.yaml")
+    agent.write("node.yaml", kubernetes.node("node-1"))
+    eventually(lambda: agent.status()["source"]["bad"] == [])
+
+
+@pytest.mark.parametrize("end", [AgentProcess.stop, AgentProcess.kill])
+def test_a_restart_writes_nothing(agent: AgentProcess, etcd: Etcd, end: Callable[[AgentProcess], object]) -> None:
+    agent.start_and_publish()
+    before = entries(etcd)
+    end(agent)
+    assert entries(etcd) == before
+    agent.start_and_publish()
+    assert entries(etcd) == before
+    agent.write("more.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: "10.0.0.4" in ips(etcd))
+    assert len(set(ips(etcd).values())) == 1
+
+
+def test_sigterm_ends_it_cleanly(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    assert agent.stop() == 0
+    assert etcd.get(keys.LEADER) is None
+    assert "Traceback" not in agent.log()
+
+
+def test_what_went_while_nobody_looked_is_swept_and_what_is_not_ours_stays(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.write("more.yaml", *deployment("web", 4)[3:])
+    agent.start_and_publish()
+    agent.stop()
+    agent.remove("more.yaml")
+    etcd.put("cilium/state/endpointslices/v1/c1/default/web-1", "x")
+    etcd.put("cilium/cache/ip/v1/c2/10.9.9.9", "x")
+    agent.start_and_publish()
+    assert set(ips(etcd)) == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+    assert etcd.get("cilium/state/endpointslices/v1/c1/default/web-1") == b"x"
+    assert etcd.get("cilium/cache/ip/v1/c2/10.9.9.9") == b"x"
+
+
+def test_etcd_away_at_the_start_is_said_once(agent: AgentProcess, etcd: Etcd) -> None:
+    etcd.stop()
+    agent.start()
+    eventually(lambda: agent.status().get("etcd", {}).get("error"))
+    assert agent.status()["source"]["objects"]["Pod"] == 3
+    etcd.start()
+    eventually(agent.is_settled)
+    assert len(backends(etcd)) == 3
+    assert agent.log().count("etcd is not there: retrying") == 1
+    assert agent.status()["etcd"]["error"] == ""
+
+
+def test_etcd_away_for_a_while_is_caught_up_with(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    numbers = set(ips(etcd).values())
+    etcd.kill()
+    agent.write("more.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: agent.phase() != "writing")
+    agent.remove("node.yaml")
+    etcd.start()
+    eventually(lambda: "10.0.0.4" in ips(etcd))
+    eventually(lambda: etcd.get(keys.record(Kind.NODE, "c1", "node-1")) is None)
+    assert set(ips(etcd).values()) == numbers
+
+
+def test_another_etcd_in_its_place_gets_everything_and_the_old_numbers(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    before, generation = entries(etcd), etcd.get(keys.GENERATION)
+    etcd.stop()
+    etcd.wipe()
+    etcd.start()
+    eventually(lambda: entries(etcd).keys() == before.keys())
+    after = entries(etcd)
+    assert {key: entry.value for key, entry in after.items() if "/synced/" not in key and key != keys.GENERATION} == {
+        key: entry.value for key, entry in before.items() if "/synced/" not in key and key != keys.GENERATION
+    }
+    assert etcd.get(keys.GENERATION) != generation
+
+
+def test_a_lost_lease_is_replaced(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    before = entries(etcd)
+    etcd.etcdctl("lease", "revoke", f"{before[WEB_KEY].lease:x}")
+    eventually(lambda: entries(etcd).keys() == before.keys())
+    after = entries(etcd)
+    assert after[WEB_KEY].lease != before[WEB_KEY].lease
+    assert after[WEB_KEY].value == before[WEB_KEY].value
+    assert after[CONFIG_KEY] == before[CONFIG_KEY]
+
+
+def test_the_cluster_config_is_put_right(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    right = etcd.get(CONFIG_KEY)
+    etcd.put(CONFIG_KEY, '{"id":9}')
+    eventually(lambda: etcd.get(CONFIG_KEY) == right)
+    etcd.delete(CONFIG_KEY)
+    eventually(lambda: etcd.get(CONFIG_KEY) == right)
+
+
+def test_a_standby_takes_over_what_it_finds(agent: AgentProcess, new_agent: Start, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    standby = new_agent()
+    standby.start()
+    eventually(lambda: standby.phase() == "standby")
+    before = entries(etcd)
+    agent.kill()
+    eventually(standby.is_settled)
+    assert entries(etcd) == before
+    standby.write("more.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: "10.0.0.4" in backends(etcd))
+
+
+def test_an_agent_that_lost_the_lock_without_noticing_writes_nothing(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    etcd.delete(keys.LEADER)
+    etcd.put(keys.LEADER, "somebody else")
+    agent.write("more.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: agent.phase() == "standby")
+    assert "10.0.0.4" not in ips(etcd)
+    etcd.delete(keys.LEADER)
+    eventually(lambda: "10.0.0.4" in ips(etcd))
+
+
+def test_numbers_that_somebody_else_took_are_left_alone(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    (number,) = set(ips(etcd).values())
+    agent.stop()
+    record = f"meshd/v1/identities/{number}"
+    etcd.put(record, '{"labels":"k8s:app=somebody-else;"}')
+    agent.start_and_publish()
+    (other,) = set(ips(etcd).values())
+    assert other != number
+    assert b"somebody-else" in (etcd.get(record) or b"")
+
+
+def test_a_number_taken_in_the_same_moment_is_not_shared(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    (number,) = set(ips(etcd).values())
+    agent.remove("web.yaml")
+    eventually(lambda: not ips(etcd))
+    agent.stop()
+    for key in etcd.keys("meshd/v1/identities/"):
+        etcd.delete(key)
+    agent.start_and_publish()
+    etcd.put(f"meshd/v1/identities/{number}", '{"labels":"k8s:app=quicker;"}')  # after the agent has listed
+    agent.write("web.yaml", kubernetes.namespace("default"), WEB, *deployment("web", 3))
+    eventually(lambda: len(ips(etcd)) == 3)
+    assert number not in ips(etcd).values()
+
+
+def test_a_record_that_etcd_refuses_costs_itself(agent: AgentProcess, etcd: Etcd) -> None:
+    huge = kubernetes.service("huge", "30.1.1.9", labels={"x": "y" * 2_000_000})
+    agent.write("huge.yaml", huge)
+    agent.start_and_publish()
+    assert len(backends(etcd)) == 3
+    assert list(agent.status()["published"]["refused"]) == [keys.record(Kind.SERVICE, "c1", "default/huge")]
+
+
+def test_an_etcd_of_another_cluster_is_refused(agent: AgentProcess, etcd: Etcd) -> None:
+    etcd.put(keys.cluster_config("c2"), '{"id":2,"capabilities":{"syncedCanaries":true}}')
+    agent.start()
+    assert agent.wait() == 3
+    assert "this etcd belongs to cluster 'c2'" in agent.log()
+    assert "Traceback" not in agent.log()
+    assert ips(etcd) == {}
