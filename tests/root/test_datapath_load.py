@@ -2,7 +2,9 @@
 
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -39,12 +41,12 @@ def settings(made: Machine, tmp_path: Path) -> LoadSettings:
     return LoadSettings(made.bpffs(tmp_path / "bpf"), f"{made.tag}.x", made.cgroup("x"), {"md_ipcache": 64})
 
 
-def another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+def another_build(monkeypatch: pytest.MonkeyPatch, number: int = 1) -> None:
     """The next load sees sources that differ, as after an upgrade."""
 
     def changed(*arguments: object) -> Source:
         source = read_source(*arguments)  # type: ignore[arg-type]
-        return replace(source, text=source.text + "\n/* upgraded */\n")
+        return replace(source, text=f"{source.text}\n/* upgrade {number} */\n")
 
     monkeypatch.setattr(loader, "read_source", changed)
 
@@ -94,25 +96,54 @@ def test_two_instances_and_a_stranger_share_a_cgroup(settings: LoadSettings) -> 
     assert shown.count("connect4") == 1
 
 
-def test_an_upgrade_is_invisible_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upgrades_are_invisible_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long connection and a stream of new ones, through the frontend, while everything is replaced."""
     with two_nodes(tmp_path) as mesh:
         server = mesh.server.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.bind((str(mesh.server.v4), 0))
         server.listen()
         add_service(mesh.a, "30.1.1.1", 80, TCP, server.getsockname())
-        with server, joined(mesh.a.cgroup):
-            client = mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
-            client.connect(("30.1.1.1", 80))
+        with server, joined(mesh.a.cgroup), _connect(mesh) as client:
             accepted, _ = server.accept()
-            another_build(monkeypatch)
-            _upgrade(mesh)
-            with client, accepted:
-                client.sendall(b"still here")
-                assert accepted.recv(100) == b"still here"
-                assert client.getpeername() == ("30.1.1.1", 80)
-            with mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as again:
-                again.connect(("30.1.1.1", 80))
-                server.accept()[0].close()
+            with accepted, _connecting(mesh, server) as outcomes:
+                for number in range(3):
+                    another_build(monkeypatch, number)
+                    _upgrade(mesh)
+                    client.sendall(b"still here")
+                    assert accepted.recv(100) == b"still here"
+                    assert client.getpeername() == ("30.1.1.1", 80)
+    assert len(outcomes) > 20
+    assert set(outcomes) == {"ok"}
+
+
+def _connect(mesh: TwoNodes) -> socket.socket:
+    client = mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
+    client.connect(("30.1.1.1", 80))
+    return client
+
+
+@contextmanager
+def _connecting(mesh: TwoNodes, server: socket.socket) -> Iterator[list[str]]:
+    """Connects again and again in a thread; what became of each attempt."""
+    outcomes: list[str] = []
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.is_set():
+            try:
+                with _connect(mesh):
+                    server.accept()[0].close()
+                outcomes.append("ok")
+            except OSError as error:
+                outcomes.append(str(error))
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield outcomes
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _upgrade(mesh: TwoNodes) -> None:
