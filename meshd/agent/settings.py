@@ -1,5 +1,6 @@
 """The agent's configuration."""
 
+import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -60,6 +61,16 @@ class AgentConfig(Settings):
         except ConfigError as error:
             raise ValueError(str(error)) from error
         return endpoint
+
+    @field_validator("drop_labels")
+    @classmethod
+    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no pattern ({error})") from error
+        return patterns
 
     @model_validator(mode="after")
     def _check_together(self) -> "AgentConfig":
