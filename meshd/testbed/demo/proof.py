@@ -27,8 +27,16 @@ def snapshot(stage: Stage) -> Snapshot:
     return Snapshot(witness.count_nft(stage.bed), lines, len(stage.capture.frames().tunnelled))
 
 
-def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) -> list[str]:
-    """What speaks against the mesh; keeps what was read as evidence. Makes some big requests of its own."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the witnesses saw, in a line, and what speaks against the mesh."""
+
+    seen: str
+    problems: list[str]
+
+
+def prove(stage: Stage, before: Snapshot, *, expected_requests: int) -> Proof:
+    """Asks the witnesses and keeps what they say as evidence. Makes some big requests of its own."""
     peers, _ = witness.server_peers(stage.bed, before.log_lines)
     problems = [] if peers == Counter({CLIENT_ADDRESS: expected_requests}) else [f"servers' logs: {dict(peers)}"]
     big = stage.request("b", 24, f"--size={BIG}", "--concurrency=4")
@@ -36,7 +44,8 @@ def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) ->
         problems.append(f"{len(big.failures)} big requests failed")
     frames = stage.capture.frames()
     nft = witness.added(before.nft, witness.count_nft(stage.bed))
-    problems += _packet_problems(stage, frames.tunnelled[before.frames :])
+    packets = frames.tunnelled[before.frames :]
+    problems += _packet_problems(stage, packets)
     if frames.fragments:
         problems.append(f"{frames.fragments} outer fragments")
     touched = [name for name in nft if SERVICE in name or name.endswith(" masqueraded")]
@@ -47,7 +56,13 @@ def problems_since(stage: Stage, before: Snapshot, *, expected_requests: int) ->
     stage.keep("b-daemon-status.json", witness.daemon_status(stage.bed))
     for cluster, node in ((CLIENT_CLUSTER, CLIENT_NODE), ("cluster2", "node1")):
         witness.keep_bpf(stage.bed, cluster, node, stage.evidence / "bpf" / f"{cluster}-{node}")
-    return problems
+    return Proof(_told(packets, frames.fragments, sum(nft[name] for name in touched)), problems)
+
+
+def _told(packets: tuple[Tunnelled, ...], fragments: int, natted: int) -> str:
+    ours = {packet.vni for packet in packets if packet.inner[0] == IPv4Address(CLIENT_ADDRESS)}
+    vni = ", ".join(str(number) for number in sorted(ours)) or "none"
+    return f"wire: {len(packets)} tunnel packets, VNI {vni}, {fragments} fragments; the cluster's own NAT: {natted}"
 
 
 def _packet_problems(stage: Stage, packets: tuple[Tunnelled, ...]) -> list[str]:
@@ -63,8 +78,8 @@ def _packet_problems(stage: Stage, packets: tuple[Tunnelled, ...]) -> list[str]:
         for packet, count in sorted(counted.items(), key=lambda item: (item[0].outer, item[0].inner))
     ]
     stage.keep("b-tunnel.json", rows)
-    if not packets:
-        return ["no packet in the tunnel"]
+    if not any(packet.inner[0] == IPv4Address(CLIENT_ADDRESS) for packet in packets):
+        return ["no packet of frontend-1 in the tunnel"]
     try:
         return [problem for packet in counted if (problem := _packet_problem(stage, packet))]
     except KeyError as error:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshd.testbed import process
-from meshd.testbed.demo import proof, witness
+from meshd.testbed.demo import witness
+from meshd.testbed.demo.proof import prove, snapshot
 from meshd.testbed.demo.results import Load, shares
 from meshd.testbed.demo.stage import CLIENT_ADDRESS, CLIENT_CLUSTER, CLIENT_NODE, LOCAL_PODS, SERVICE, Seen, Stage
 
@@ -46,13 +47,14 @@ def shared(stage: Stage) -> Seen:
     for cluster in ("cluster1", "cluster2"):
         stage.set_global(cluster, on=True)
     wait = stage.request_until("b", lambda burst: len(burst.by_pod) == 4)
-    before = proof.snapshot(stage)
+    before = snapshot(stage)
     load = stage.request("b", REQUESTS)
     problems = _unfair(load)
     if set(load.peers) != {CLIENT_ADDRESS}:
         problems.append(f"servers saw {shares(load.peers)}")
-    problems += proof.problems_since(stage, before, expected_requests=REQUESTS)
-    return Seen(not problems, _told(load, wait.told("all four answer"), *problems))
+    proven = prove(stage, before, expected_requests=REQUESTS)
+    problems += proven.problems
+    return Seen(not problems, _told(load, wait.told("all four answer"), proven.seen, *problems))
 
 
 def _unfair(load: Load) -> list[str]:
@@ -138,9 +140,16 @@ def unshared(stage: Stage) -> Seen:
 
 def _told(load: Load, *more: str) -> str:
     """Who answered how much, and what else there is to say, a line each."""
-    pods = ", ".join(f"{pod} {count}" for pod, count in sorted(load.by_pod.items()))
     failed = f"{len(load.failures)} failed" if load.failures else "none failed"
-    return "\n".join([f"{len(load.requests)} requests, {failed}: {pods or 'no answer'}", *more])
+    lines = [f"{len(load.requests)} requests, {failed}"]
+    for cluster in sorted(load.by_cluster):
+        answers = (
+            f"{pod.partition('/')[2]} {count}"
+            for pod, count in sorted(load.by_pod.items())
+            if pod.startswith(f"{cluster}/")
+        )
+        lines.append(f"{cluster}: {', '.join(answers)}")
+    return "\n".join([*lines, *more])
 
 
 def _failed(load: Load) -> list[str]:

@@ -21,6 +21,9 @@ from meshd.testbed.netns import NetworkError
 from meshd.testbed.process import StartError
 from meshd.testbed.testbed import Testbed
 
+LOG_WIDTH = 140
+"""Columns of the table where no terminal says how wide it is."""
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """A line of build/demo.json."""
@@ -39,6 +42,8 @@ def run_demo(bed: Testbed, build: Path, *, control: bool = False, keep: bool = F
     Raises what Testbed.up() raises.
     """
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
     evidence = build / "demo"
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
@@ -130,8 +135,8 @@ def _interruptible() -> Iterator[None]:
 
 def _table(outcomes: list[Outcome]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_lines=True)
-    table.add_column("step", ratio=3)
-    table.add_column("expected", ratio=3)
+    table.add_column("step", ratio=2)
+    table.add_column("expected", ratio=2)
     table.add_column("seen", ratio=4)
     table.add_column("")
     table.add_column("s", justify="right")
