@@ -58,6 +58,7 @@ def read_status(path: Path) -> Status:
             "findings": [str(error)],
             "clusters": [],
             "targets": [],
+            "events": {},
         }
     return answer
 

@@ -74,8 +74,8 @@ class Addresses:
         )
 
     def tunnel(self, record: IP) -> IPAddress | None:
-        """The node of a remote pod, if a tunnel can end there."""
-        if not record.host_ip:
+        """The node of a remote pod, if a tunnel can end there. A node's own address is reached without."""
+        if not record.host_ip or record.host_ip == record.ip:
             return None
         address = ip_address(record.host_ip)
         return address if address.version == self._underlay else None

@@ -13,6 +13,7 @@ from datapath.interface import Interface
 from datapath.layout import MAPS as LAYOUTS
 from datapath.layout import AddrKey, Family, Svc, Svc4Key, Svc6Key
 from datapath.maps import MapError, MapFull
+from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
 
 MAPS = ("md_cfg", "md_be4", "md_be6", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
@@ -102,7 +103,7 @@ class PodTarget:
 
     def dump(self, map: str) -> dict[bytes, bytes]:
         """Which pods there are entries of. Whether these are right is seen when they are upserted."""
-        return {_packed(key): b"" for key in self._held}
+        return {_packed(key): UNKNOWN for key in self._held}
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         for packed, identity in items.items():

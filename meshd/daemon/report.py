@@ -11,6 +11,7 @@ from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
 from meshd.daemon.readiness import EVENTS
 from meshd.daemon.store import ClusterState, Shelf
+from meshd.reconcile.delta import UNKNOWN
 
 if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
@@ -163,7 +164,7 @@ def _age(then: float | None, now: float) -> float | None:
 
 def _entries(maps: Mapping[str, Mapping[bytes, bytes]]) -> Json:
     return {
-        name: [describe_entry(name, key, value) for key, value in entries.items()]
+        name: [describe_entry(name, key, value) for key, value in entries.items() if value != UNKNOWN]
         for name, entries in sorted(maps.items())
         if name != PODS
     }

@@ -125,6 +125,7 @@ class WatchMachine:
     def events(self, events: Iterable[Event], revision: int) -> Changes:
         """Takes one answer of the watch. Without events it is a progress report: heard up to `revision`."""
         changes = Changes()
+        fresh: set[str] = set()
         heard = self.revision
         latest = 0
         for event in events:
@@ -135,12 +136,16 @@ class WatchMachine:
                 continue
             if event.type == DELETE:
                 changes.puts.pop(name, None)
-                if self._known.pop(name, None) is not None:
+                if self._known.pop(name, None) is not None and name not in fresh:
                     changes.deletes.add(name)
-            else:
-                self._known[name] = kv.mod_revision
-                changes.puts[name] = kv.value
+                fresh.discard(name)
+                continue
+            if name in changes.deletes:
                 changes.deletes.discard(name)
+            elif name not in self._known:
+                fresh.add(name)
+            self._known[name] = kv.mod_revision
+            changes.puts[name] = kv.value
         self.revision = max(heard, latest or revision)
         return changes
 

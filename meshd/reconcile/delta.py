@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from meshd.reconcile.target import Item, Shape
 
+UNKNOWN = b""
+"""The realised value of a key of which it is not known what the target holds: it differs from every wish."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -37,6 +40,8 @@ class Delta:
         self.realised: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
         self._dirty: dict[Item, None] = {}
         self._unclaimed: defaultdict[str, set[bytes]] = defaultdict(set)
+        self.possible: dict[Item, set[bytes]] = {}
+        """What may stand under the keys whose last operation failed."""
         self._shape = shape
 
     def restore(self, map: str, dumped: Mapping[bytes, bytes]) -> None:
@@ -61,7 +66,7 @@ class Delta:
         """What is held may not be right any more: everything that is desired is written again. Between rounds only."""
         for key in self.desired[map]:
             if key in self.realised[map]:
-                self.realised[map][key] = b""
+                self.realised[map][key] = UNKNOWN
             self._dirty[map, key] = None
 
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
@@ -98,7 +103,32 @@ class Delta:
 
     def record(self, map: str, key: bytes, value: bytes | None) -> None:
         """The write succeeded: this is what the target holds now."""
+        self.possible.pop((map, key), None)
         if value is None:
             self.realised[map].pop(key, None)
         else:
             self.realised[map][key] = value
+
+    def record_failure(self, map: str, key: bytes) -> None:
+        """The operation was not tried: what was there is there."""
+        self._may_be(map, key, self.realised[map].get(key))
+
+    def record_attempt(self, map: str, key: bytes, attempted: bytes | None) -> None:
+        """The operation failed, with or without effect: an upsert of this value, or (None) a removal."""
+        self._may_be(map, key, self.realised[map].get(key))
+        self._may_be(map, key, attempted)
+        self.realised[map][key] = UNKNOWN
+
+    def _may_be(self, map: str, key: bytes, value: bytes | None) -> None:
+        values = self.possible.setdefault((map, key), set())
+        if value is not None and value != UNKNOWN:
+            values.add(value)
+
+    def settle(self) -> list[Item]:
+        """Takes back the failures of keys that are as they are wanted by now; returns these."""
+        settled = [
+            (map, key) for map, key in self.possible if self.realised[map].get(key) == self.desired[map].get(key)
+        ]
+        for item in settled:
+            del self.possible[item]
+        return settled

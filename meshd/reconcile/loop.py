@@ -42,12 +42,25 @@ class Reconciler:
             self.delta.record(map, key, value)
             self.retries.succeed((map, key))
         for item, reason in outcome.failed.items():
+            if item in outcome.attempted:
+                self.delta.record_attempt(*item, outcome.attempted[item])
+            else:
+                self.delta.record_failure(*item)
             self.retries.fail(item, reason, now)
         self.rounds += 1
         self.upserts += outcome.upserts
         self.deletes += outcome.deletes
         self.last_round = self._sentence(outcome)
         return self.last_round
+
+    def settle(self, now: float) -> None:
+        """A key that failed and is not wanted to change any more is no failure."""
+        for item in self.delta.settle():
+            self.retries.succeed(item)
+        if self.retries.failures:
+            self.in_sync_since = None
+        elif self.in_sync_since is None:
+            self.in_sync_since = now
 
     def _sentence(self, outcome: Outcome) -> str:
         counts = dict.fromkeys(map for map, _ in (*outcome.done, *outcome.failed))
@@ -101,14 +114,14 @@ class Loop:
                 reconciler.target,
                 reconciler.shape,
                 reconciler.delta.realised,
-                frozenset(reconciler.retries.failures),
+                reconciler.delta.possible,
             )
             sentence = reconciler.record(outcome, time.monotonic())
             level = logging.WARNING if outcome.failed else logging.DEBUG
             logger.log(level, "round", extra={"target": reconciler.name, "result": sentence})
             for item, reason in list(outcome.failed.items())[:3]:
                 logger.debug("failed", extra={"key": reconciler.shape.describe(*item), "reason": reason})
-        _settle(reconciler)
+        reconciler.settle(time.monotonic())
 
     async def _wait(self) -> None:
         due = min((d for r in self._reconcilers if (d := r.retries.next_due()) is not None), default=None)
@@ -118,15 +131,3 @@ class Loop:
                 await self._dirty.wait()
         except TimeoutError:
             return
-
-
-def _settle(reconciler: Reconciler) -> None:
-    """A key that failed and is not wanted to change any more is no failure."""
-    delta = reconciler.delta
-    for map, key in list(reconciler.retries.failures):
-        if delta.desired[map].get(key) == delta.realised[map].get(key):
-            reconciler.retries.succeed((map, key))
-    if reconciler.retries.failures:
-        reconciler.in_sync_since = None
-    elif reconciler.in_sync_since is None:
-        reconciler.in_sync_since = time.monotonic()

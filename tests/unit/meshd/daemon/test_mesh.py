@@ -1,0 +1,266 @@
+"""The whole computation, from records to desired entries: any history gives what a full recompute gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datapath.entries import Entry
+from identity.numbering import identity_range
+from meshd.daemon.kernel import MapShape, PodShape, describe_entry
+from meshd.daemon.members import Members
+from meshd.daemon.mesh import PODS, Mesh
+from meshd.daemon.restoration import restore
+from meshd.daemon.store import Store
+from meshd.daemon.watch import Changes
+from meshd.reconcile.delta import Delta
+from tests.support import records
+from wire.codec import Scope
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
+
+IDS = {"cluster1": 1, "cluster2": 2, "cluster3": 3}
+Content = dict[tuple[str, Kind, str], bytes]
+"""Everything that is said: cluster, kind, name → value."""
+
+
+@dataclass
+class World:
+    """A node n1 of cluster1, and what it was told."""
+
+    content: Content = field(default_factory=dict)
+    maps: Delta = field(default_factory=lambda: Delta(MapShape()))
+    pods: Delta = field(default_factory=lambda: Delta(PodShape()))
+
+    def __post_init__(self) -> None:
+        self.store = Store(lambda: None)
+        self.members = Members("cluster1", 1, max_clusters=255)
+        self.mesh = Mesh(self.store, self.members, node="n1", maps=self.maps, pods=self.pods)
+        for cluster in IDS:
+            self.join(cluster)
+
+    def join(self, cluster: str) -> None:
+        self.members.join(cluster, IDS[cluster])
+        self.store.accept(cluster, Scope(cluster, IDS[cluster], identity_range(IDS[cluster])))
+
+    def say(self, cluster: str, kind: Kind, built: Mapping[str, str]) -> None:
+        start = prefix(kind, cluster)
+        for key, value in built.items():
+            name = key.removeprefix(start)
+            self.content[cluster, kind, name] = value.encode()
+            self.store.apply(cluster, kind, Changes({name: value.encode()}), now=0.0)
+
+    def unsay(self, cluster: str, kind: Kind, name: str) -> None:
+        if self.content.pop((cluster, kind, name), None) is not None:
+            self.store.apply(cluster, kind, Changes({}, {name}), now=0.0)
+
+    def leave(self, cluster: str) -> None:
+        self.store.drain(cluster)
+        self.members.leave(cluster)
+        self.content = {key: value for key, value in self.content.items() if key[0] != cluster}
+
+    def sync(self, cluster: str) -> None:
+        for kind in (*SHARED_KINDS, *(LOCAL_KINDS if cluster == "cluster1" else ())):
+            self.store.listed(cluster, kind, now=0.0)
+
+    def refresh(self) -> None:
+        while self.mesh.refresh():
+            pass
+
+    def recomputed(self) -> "World":
+        """Another node that hears the same at once."""
+        full = World()
+        for (cluster, kind, name), value in self.content.items():
+            full.store.apply(cluster, kind, Changes({name: value}), now=0.0)
+        full.refresh()
+        full.content = self.content
+        return full
+
+    def picture(self) -> dict[str, object]:
+        """What is desired, without the numbers of backends, which depend on the history."""
+        desired = self.maps.desired
+        frontends = restore(desired, max_clusters=255).services.frontends
+        plain = {n: sorted(describe_entry(n, *item) for item in desired[n].items()) for n in ("md_ipcache", "md_cidrs")}
+        return plain | {"frontends": frontends, "pods": self.pods.desired[PODS], "entries": self.count()}
+
+    def count(self) -> int:
+        return sum(len(entries) for entries in self.maps.desired.values())
+
+
+HOSTS = ["172.18.1.11", "172.18.1.12", "172.18.2.11", ""]
+
+
+def saying(cluster: str, what: int, which: int, how: int) -> tuple[Kind, records.Records]:
+    """One of a few records, so that they meet each other: several clusters claim the same addresses and prefixes."""
+    number = IDS[cluster]
+    match what:
+        case 0:
+            return Kind.NODE, records.node(cluster, number, f"n{which}", HOSTS[how % 3], f"20.0.{how}.0/24")
+        case 1:
+            identity = identity_range(number)[1] if how % 2 else 1
+            return Kind.IP, records.ip(cluster, f"20.0.0.{which}", HOSTS[how], identity)
+        case 2:
+            backends = [f"20.0.0.{host}" for host in range(how)]
+            return Kind.SERVICE, records.service(cluster, number, f"ns/s{which}", *backends, port=80 * (how % 2))
+        case _:
+            own = [f"10.0.0.{host}" for host in range(how)]
+            frontend = f"30.1.1.{which if how % 2 else 1}"
+            return Kind.LOCAL_SERVICE, records.local_service("cluster1", f"ns/s{which}", frontend, *own)
+
+
+STEP = st.tuples(
+    st.sampled_from(["say", "say", "say", "unsay", "leave", "refresh"]),
+    st.sampled_from(sorted(IDS)),
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.integers(0, 3),
+)
+
+
+@given(st.lists(STEP, max_size=40))
+@settings(max_examples=150, deadline=None)
+def test_any_history_ends_as_a_full_recompute(steps: list[tuple[str, str, int, int, int]]) -> None:
+    world = World()
+    for action, cluster, what, which, how in steps:
+        cluster = "cluster1" if what == 3 else cluster
+        kind, built = saying(cluster, what, which, how)
+        if action == "say":
+            world.say(cluster, kind, built)
+        elif action == "unsay":
+            world.unsay(cluster, kind, next(iter(built)).removeprefix(prefix(kind, cluster)))
+        elif action == "leave" and cluster != "cluster1":
+            world.leave(cluster)
+            world.join(cluster)
+        else:
+            world.refresh()
+    world.refresh()
+    assert world.picture() == world.recomputed().picture()
+
+
+def told() -> World:
+    """Two clusters with a node, a pod and a backend each; cluster3 says nothing."""
+    world = World()
+    world.say("cluster1", Kind.NODE, records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24"))
+    world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65537))
+    world.say("cluster1", Kind.LOCAL_SERVICE, records.local_service("cluster1", "ns/a", "30.1.1.1", "10.0.0.1"))
+    world.say("cluster2", Kind.NODE, records.node("cluster2", 2, "n1", "172.18.2.11", "20.0.0.0/24"))
+    world.say("cluster2", Kind.IP, records.ip("cluster2", "20.0.0.1", "172.18.2.11", 131073))
+    world.say("cluster2", Kind.SERVICE, records.service("cluster2", 2, "ns/a", "20.0.0.1"))
+    world.refresh()
+    return world
+
+
+def lines(world: World, map: str) -> list[str]:
+    return sorted(describe_entry(map, key, value) for key, value in world.maps.desired[map].items())
+
+
+def test_remote_pods_have_a_tunnel_and_our_own_have_none() -> None:
+    assert lines(told(), "md_ipcache") == [
+        "10.0.0.1 identity=65537 tunnel=none remote=False",
+        "20.0.0.1 identity=131073 tunnel=172.18.2.11 remote=True",
+    ]
+
+
+def test_only_remote_pod_cidrs_are_entries() -> None:
+    assert lines(told(), "md_cidrs") == ["20.0.0.0/24 identity=2 tunnel=172.18.2.11 remote=True"]
+
+
+def test_nobody_takes_our_own_pod_cidr_or_address() -> None:
+    world = told()
+    world.say("cluster2", Kind.NODE, records.node("cluster2", 2, "thief", "172.18.2.12", "10.0.0.0/24"))
+    world.say("cluster2", Kind.IP, records.ip("cluster2", "10.0.0.1", "172.18.2.12", 131074))
+    world.refresh()
+    assert world.picture() == told().picture()
+    assert list(world.mesh.addresses.conflicts()) == [("10.0.0.1", ["cluster1", "cluster2"])]
+
+
+def test_another_clusters_host_is_a_remote_node_and_reached_without_tunnel() -> None:
+    world = told()
+    world.say("cluster2", Kind.IP, records.ip("cluster2", "172.18.2.11", "172.18.2.11", 1))
+    world.refresh()
+    assert "172.18.2.11 identity=6 tunnel=none remote=True" in lines(world, "md_ipcache")
+
+
+def test_the_pods_of_this_node_are_those_at_its_address() -> None:
+    world = told()
+    assert list(world.pods.desired[PODS]) == [bytes([10, 0, 0, 1])]
+    world.say("cluster1", Kind.NODE, records.node("cluster1", 1, "n1", "172.18.1.99", "10.0.0.0/24"))
+    world.refresh()
+    assert not world.pods.desired[PODS]
+
+
+def restarted(before: World) -> World:
+    """A new process whose maps hold what the old one wished."""
+    world = World()
+    held = {name: dict(entries) for name, entries in before.maps.desired.items()}
+    for name, entries in held.items():
+        world.maps.restore(name, entries)
+    world.mesh.restore(restore(held, max_clusters=255))
+    world.content = before.content
+    return world
+
+
+def hear(world: World, *clusters: str) -> None:
+    """These clusters say what they said before, completely."""
+    for (cluster, kind, name), value in world.content.items():
+        if cluster in clusters:
+            world.store.apply(cluster, kind, Changes({name: value}), now=0.0)
+    for cluster in clusters:
+        world.sync(cluster)
+    world.refresh()
+
+
+def test_a_restart_with_nothing_changed_has_nothing_to_do_whoever_is_heard_first() -> None:
+    for order in (["cluster1", "cluster2", "cluster3"], ["cluster3", "cluster2", "cluster1"]):
+        world = restarted(told())
+        for cluster in order:
+            hear(world, cluster)
+            assert world.maps.plan() is None
+        assert world.maps.unclaimed() == 0
+
+
+def test_what_a_cluster_owned_goes_only_after_it_was_heard() -> None:
+    before = told()
+    before.say("cluster2", Kind.IP, records.ip("cluster2", "20.0.0.9", "172.18.2.11", 131073))
+    before.refresh()
+    world = restarted(before)
+    world.content = told().content
+    hear(world, "cluster1", "cluster3")
+    assert world.maps.plan() is None
+    hear(world, "cluster2")
+    plan = world.maps.plan()
+    assert plan is not None
+    gone = [describe_entry(step.map, *item) for step in plan.deletes for item in step.items.items()]
+    assert gone == ["20.0.0.9 identity=131073 tunnel=172.18.2.11 remote=True"]
+
+
+def test_a_dead_clusters_backends_stay_over_a_restart_and_go_when_it_leaves() -> None:
+    world = restarted(told())
+    hear(world, "cluster1", "cluster3")
+    world.say("cluster1", Kind.LOCAL_SERVICE, records.local_service("cluster1", "ns/a", "30.1.1.1", "10.0.0.2"))
+    world.refresh()
+    assert backends(world) == {"10.0.0.2", "20.0.0.1"}
+    world.leave("cluster2")
+    world.refresh()
+    assert backends(world) == {"10.0.0.2"}
+
+
+def backends(world: World) -> set[str]:
+    (found,) = restore(world.maps.desired, max_clusters=255).services.frontends.values()
+    return {str(backend[0]) for backend in found}
+
+
+def test_only_one_service_has_a_frontend_that_two_claim() -> None:
+    for first, second in product(["ns/a", "ns/b"], repeat=2):
+        world = World()
+        for name in (first, second):
+            world.say("cluster1", Kind.LOCAL_SERVICE, records.local_service("cluster1", name, "30.1.1.1", "10.0.0.1"))
+            world.refresh()
+        assert world.count() == 3
+
+
+def test_this_nodes_own_entry_is_wished_as_it_is() -> None:
+    world = World()
+    world.mesh.want(Entry("md_cfg", bytes(4), bytes(8)))
+    assert world.maps.desired["md_cfg"] == {bytes(4): bytes(8)}

@@ -1,0 +1,116 @@
+import pytest
+
+from identity.numbering import identity_range
+from meshd.daemon.store import Store
+from meshd.daemon.watch import Changes
+from tests.support import records
+from wire.codec import Scope
+from wire.keys import Kind
+
+SCOPE = Scope("cluster2", 2, identity_range(2))
+
+
+class Woken(Store):
+    """Counts how often somebody was woken."""
+
+    def __init__(self) -> None:
+        self.wakes = 0
+        super().__init__(self._count)
+        self.expect("cluster2")
+        self.accept("cluster2", SCOPE)
+
+    def _count(self) -> None:
+        self.wakes += 1
+
+    def put(self, built: records.Records, *, kind: Kind = Kind.IP, now: float = 1.0) -> None:
+        puts = {key.rpartition("/")[2]: value.encode() for key, value in built.items()}
+        self.apply("cluster2", kind, Changes(puts), now=now)
+
+    def delete(self, *names: str) -> None:
+        self.apply("cluster2", Kind.IP, Changes({}, set(names)), now=2.0)
+
+
+@pytest.fixture
+def store() -> Woken:
+    return Woken()
+
+
+POD = records.ip("cluster2", "20.0.0.1", "172.18.2.11", 131073)
+OUTSIDE = records.ip("cluster2", "20.0.0.2", "172.18.2.11", 99999)
+
+
+def test_a_name_is_dirty_once_however_often_it_changes(store: Woken) -> None:
+    store.put(POD)
+    store.delete("20.0.0.1")
+    store.put(POD)
+    assert store.take(10) == {("cluster2", Kind.IP): {"20.0.0.1"}}
+    assert store.take(10) == {}
+
+
+def test_an_equal_record_wakes_nobody(store: Woken) -> None:
+    store.put(POD)
+    wakes = store.wakes
+    store.put(POD)
+    assert store.wakes == wakes
+
+
+def test_dirty_names_are_taken_in_slices(store: Woken) -> None:
+    for host in range(1, 6):
+        store.put(records.ip("cluster2", f"20.0.0.{host}", "172.18.2.11", 131073))
+    taken = [len(store.take(2)[("cluster2", Kind.IP)]) for _ in range(3)]
+    assert taken == [2, 2, 1]
+    assert not store.dirty
+
+
+def test_a_bad_record_is_counted_by_reason_and_costs_only_itself(store: Woken) -> None:
+    store.put(POD | OUTSIDE)
+    shelf = store.clusters["cluster2"].shelf(Kind.IP)
+    assert (shelf.offered, len(shelf.records), dict(shelf.reasons())) == (2, 1, {"identity-out-of-range": 1})
+    assert shelf.rejected["20.0.0.2"].since == 1.0
+
+
+def test_a_bad_value_leaves_the_older_record_until_the_next_complete_list(store: Woken) -> None:
+    store.put(POD)
+    store.apply("cluster2", Kind.IP, Changes({"20.0.0.1": b"?"}), now=3.0)
+    assert store.record("cluster2", Kind.IP, "20.0.0.1") is not None
+    assert store.clusters["cluster2"].shelf(Kind.IP).offered == 1
+    store.take(10)
+    store.listed("cluster2", Kind.IP, now=4.0)
+    assert store.record("cluster2", Kind.IP, "20.0.0.1") is None
+    assert store.take(10) == {("cluster2", Kind.IP): {"20.0.0.1"}}
+
+
+def test_a_good_value_ends_the_rejection(store: Woken) -> None:
+    store.apply("cluster2", Kind.IP, Changes({"20.0.0.1": b"?"}), now=3.0)
+    store.put(POD)
+    assert not store.clusters["cluster2"].shelf(Kind.IP).rejected
+
+
+def test_a_rejected_name_that_is_deleted_is_forgotten(store: Woken) -> None:
+    store.put(OUTSIDE)
+    store.delete("20.0.0.2")
+    assert store.clusters["cluster2"].shelf(Kind.IP).offered == 0
+
+
+def test_a_kind_is_synced_once_its_list_is_complete(store: Woken) -> None:
+    assert not store.synced("cluster2", [Kind.IP])
+    store.listed("cluster2", Kind.IP, now=1.0)
+    assert store.synced("cluster2", [Kind.IP])
+    assert not store.synced("cluster2", [Kind.IP, Kind.NODE])
+
+
+def test_a_cluster_that_leaves_takes_everything_with_it(store: Woken) -> None:
+    store.put(POD)
+    store.take(10)
+    store.drain("cluster2")
+    assert store.take(10) == {("cluster2", Kind.IP): {"20.0.0.1"}}
+    assert store.record("cluster2", Kind.IP, "20.0.0.1") is None
+    assert not store.clusters
+
+
+def test_another_id_means_that_all_is_forgotten(store: Woken) -> None:
+    store.put(POD)
+    store.listed("cluster2", Kind.IP, now=1.0)
+    store.accept("cluster2", Scope("cluster2", 3, identity_range(3)))
+    assert store.record("cluster2", Kind.IP, "20.0.0.1") is None
+    assert not store.synced("cluster2", [Kind.IP])

@@ -1,0 +1,83 @@
+"""`meshd status` against a socket that answers as a daemon does."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshd.socket import serve
+from meshd.status import age_text, status
+
+KIND = {"accepted": 3, "rejected": 0, "synced_age_s": 1.0}
+
+
+def cluster(name: str, state: str = "ready", **more: object) -> dict[str, object]:
+    return {
+        "cluster": name,
+        "is_local": name == "cluster1",
+        "link": {"state": state, "age_s": 75.0},
+        "last_event_age_s": None,
+        "certificate_days_left": 89,
+        "kinds": dict.fromkeys(("nodes", "services", "identities", "ip"), KIND | more),
+    }
+
+
+def daemon(state: str, *findings: str) -> dict[str, object]:
+    target = {"name": "maps", "in_sync": True, "in_sync_age_s": 7300.0, "failing": 0, "realised": {"md_ipcache": 2}}
+    return {
+        "instance": "cluster1.n1",
+        "state": state,
+        "findings": list(findings),
+        "clusters": [cluster("cluster1"), cluster("cluster2", "disconnected", synced_age_s=None)],
+        "targets": [target],
+        "events": {"loaded": 3.0, "reconciled": None},
+    }
+
+
+async def run(folder: Path, answer: dict[str, object], *arguments: str) -> Result:
+    """Runs the command while the socket answers."""
+    async with serve(folder / "cluster1.n1" / "daemon.sock", {"/v1/status": lambda: answer}):
+        return await asyncio.to_thread(CliRunner().invoke, status, ["--run-dir", str(folder), *arguments])
+
+
+@pytest.mark.parametrize(("state", "code"), [("ok", 0), ("degraded", 1), ("broken", 2)])
+async def test_the_exit_code_is_the_state(tmp_path: Path, state: str, code: int) -> None:
+    assert (await run(tmp_path, daemon(state))).exit_code == code
+
+
+async def test_the_table_has_the_worst_first_and_fits(tmp_path: Path) -> None:
+    shown = (await run(tmp_path, daemon("degraded", "cluster2: nobody answers"))).output
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert lines[:3] == [
+        "cluster1.n1: degraded",
+        "  ! cluster2: nobody answers",
+        "  CLUSTER         LINK          FOR  LAST EVENT  NODES  SERVICES  IDENTITIES  IPS  REJECTED  CERT",
+    ]
+    assert lines[3].split() == ["cluster2", "disconnected", "75s", "unknown", "~3", "~3", "~3", "~3", "0", "89d"]
+    assert lines[4].startswith("  cluster1 (own)  ready")
+    assert lines[5:] == ["  maps: in sync for 2h; md_ipcache 2", "  not yet: reconciled"]
+    assert max(map(len, lines)) <= 100
+
+
+async def test_json_is_what_the_daemon_said(tmp_path: Path) -> None:
+    answer = daemon("ok")
+    assert json.loads((await run(tmp_path, answer, "-o", "json")).output) == [answer]
+
+
+def test_nobody_there_is_broken(tmp_path: Path) -> None:
+    result = CliRunner().invoke(status, ["--run-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is `meshd daemon` running" in result.output
+
+
+def test_an_instance_that_does_not_answer_is_broken_and_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(status, ["--run-dir", str(tmp_path), "--instance", "cluster1.n1"])
+    assert result.exit_code == 2
+    assert "cluster1.n1: broken" in result.output
+
+
+def test_ages_are_short_and_unknown_is_said() -> None:
+    ages = (None, 0.4, 119, 120, 7200, 400_000)
+    assert [age_text(age) for age in ages] == ["unknown", "0s", "119s", "2m", "2h", "5d"]
