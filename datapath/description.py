@@ -110,7 +110,7 @@ def _decode_svc(key: bytes, value: bytes) -> dict[str, object]:
 def _decode_cfg(key: bytes, value: bytes) -> dict[str, object]:
     v = Cfg.from_buffer_copy(value)
     mtu = v.inner_mtu4 + OVERHEAD4 if v.inner_mtu4 else 0
-    return {"tunnel_ifindex": v.tunnel_ifindex, "underlay_mtu": mtu}
+    return {"tunnel_ifindex": v.tunnel_ifindex, "underlay_mtu": mtu, "node_netns": v.node_netns}
 
 
 _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingProxyType(

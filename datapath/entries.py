@@ -112,14 +112,19 @@ def frontend_entry(address: IPAddress, port: int, protocol: int, *, count: int) 
     return _svc_entry(address, port, protocol, 0, Svc(count=count))
 
 
-def config_entry(*, tunnel_ifindex: int, underlay_mtu: int) -> Entry:
-    """What the programs must know of this node; `underlay_mtu` in bytes, 0 sets no limit."""
+def config_entry(*, tunnel_ifindex: int, underlay_mtu: int, node_netns: int = 0) -> Entry:
+    """What the programs must know of this node. `underlay_mtu` in bytes, 0 sets no limit.
+
+    `node_netns` is the cookie of the node's own network namespace (socket(7), SO_NETNS_COOKIE): its sockets are left
+    to kube-proxy, as only pods' packets are tunnelled. 0: all sockets are balanced.
+    """
     _require("underlay_mtu", underlay_mtu, 0xFFFF)
     _require("tunnel_ifindex", tunnel_ifindex, 0x7FFFFFFF)
     cfg = Cfg(
         tunnel_ifindex=tunnel_ifindex,
         inner_mtu4=max(0, underlay_mtu - OVERHEAD4),
         inner_mtu6=max(0, underlay_mtu - OVERHEAD6),
+        node_netns=node_netns,
     )
     return Entry("md_cfg", bytes(4), bytes(cfg))
 

@@ -126,7 +126,7 @@ class Counter(ctypes.Structure):
 
 
 class Cfg(ctypes.Structure):
-    _fields_ = (("tunnel_ifindex", _u32), ("inner_mtu4", _u16), ("inner_mtu6", _u16))
+    _fields_ = (("tunnel_ifindex", _u32), ("inner_mtu4", _u16), ("inner_mtu6", _u16), ("node_netns", _u64))
 
 
 # C name of every struct and its twin.

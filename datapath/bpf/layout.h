@@ -153,7 +153,8 @@ struct cfg {
 	__u32 tunnel_ifindex; /* md_vxlan; 0: not there yet */
 	__u16 inner_mtu4;     /* largest IP packet that one IPv4-underlay tunnel packet carries; 0: no limit */
 	__u16 inner_mtu6;     /* the same over an IPv6 underlay */
+	__u64 node_netns;     /* cookie of the node's own network namespace; 0: not known */
 };
-_Static_assert(sizeof(struct cfg) == 8, "cfg");
+_Static_assert(sizeof(struct cfg) == 16, "cfg");
 
 #endif

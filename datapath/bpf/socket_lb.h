@@ -11,6 +11,7 @@
 #define MESHD_SOCKET_LB_H
 
 #include "count.h"
+#include "lookup.h"
 
 #define ALLOW 1
 #define REFUSE 0
@@ -19,6 +20,17 @@
 
 /* bcc declares it as u32 and would cut the cookie. */
 static __u64 (*socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
+
+static __u64 (*netns_cookie)(void *ctx) = (void *)BPF_FUNC_get_netns_cookie;
+
+/* Only pods' packets are tunnelled: a socket of the node itself is left to kube-proxy, which knows the backends
+ * of this cluster. */
+static __always_inline bool is_node_socket(struct bpf_sock_addr *ctx)
+{
+	struct cfg *cfg = lookup_cfg();
+
+	return cfg && cfg->node_netns && cfg->node_netns == netns_cookie(ctx);
+}
 
 static __always_inline int refuse(void)
 {
@@ -115,7 +127,7 @@ static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address
 	struct rev4_key reverse = {};
 	struct be4 *backend;
 
-	if (!md_svc4.lookup(&key))
+	if (!md_svc4.lookup(&key) || is_node_socket(ctx))
 		return ALLOW;
 	backend = select_backend4(&key);
 	if (!backend)
@@ -141,7 +153,7 @@ static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
 
 	read_address6(ctx, key.address);
 	__builtin_memcpy(frontend.address, key.address, sizeof(key.address));
-	if (!md_svc6.lookup(&key))
+	if (!md_svc6.lookup(&key) || is_node_socket(ctx))
 		return ALLOW;
 	backend = select_backend6(&key);
 	if (!backend)

@@ -14,7 +14,7 @@ from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
-from meshd.daemon.underlay import underlay_mtu
+from meshd.daemon.underlay import netns_cookie, underlay_mtu
 from meshd.reconcile.target import TargetError
 from routing.devices import DeviceError, ensure_vxlan
 
@@ -55,7 +55,7 @@ def _open(config: DaemonConfig) -> Datapath:
     target = MapTarget(maps)
     pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs))
     held = {name: target.dump(name) for name in MAPS}
-    own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu)
+    own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
     return Datapath(target, pods, held, own, tuple(written))
 
 

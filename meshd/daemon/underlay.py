@@ -5,9 +5,11 @@ namespace.
 import fcntl
 import socket
 import struct
+import sys
 from pathlib import Path
 
 SIOCGIFMTU = 0x8921
+SO_NETNS_COOKIE = 71
 DEFAULT_MTU = 1500
 
 
@@ -31,6 +33,15 @@ def underlay_mtu(device: str) -> int:
     """Of the device, or of the default route's. Raises OSError."""
     name = device or default_device()
     return device_mtu(name) if name else DEFAULT_MTU
+
+
+def netns_cookie() -> int:
+    """The number by which the kernel's programs know this network namespace (socket(7), Linux 5.14); 0 if older."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            return int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:
+            return 0
 
 
 def interfaces() -> frozenset[tuple[int, str]]:

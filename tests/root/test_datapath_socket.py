@@ -133,3 +133,16 @@ def test_other_destinations_and_other_cgroups_are_untouched(mesh: TwoNodes) -> N
         outsider = mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.2)
         with outsider, pytest.raises(OSError, match=r"timed out|unreachable|No route"):
             outsider.connect(("30.1.1.5", PORT))
+
+
+def test_a_socket_of_the_node_itself_is_left_to_kube_proxy(mesh: TwoNodes) -> None:
+    """In the same cgroup, but in the node's own namespace: nobody there could tunnel what goes to a remote backend."""
+    with bound(mesh, socket.AF_INET, socket.SOCK_STREAM) as server:
+        server.listen()
+        add_service(mesh.a, "30.1.1.6", PORT, TCP, server.getsockname())
+        with joined(mesh.a.cgroup):
+            own = mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.2)
+        with own, pytest.raises(OSError, match=r"timed out|unreachable|No route"):
+            own.connect(("30.1.1.6", PORT))
+        with opened(mesh, socket.AF_INET, socket.SOCK_STREAM) as pod:
+            pod.connect(("30.1.1.6", PORT))

@@ -25,6 +25,7 @@ from datapath.entries import Entry
 from datapath.interface import Interface, find_endpoint
 from datapath.loader import Loaded, LoadSettings, ensure_loaded
 from datapath.maps import Maps
+from meshd.daemon.underlay import netns_cookie
 from routing.devices import Device, ensure_vxlan
 from tests.support.netns import Machine, Namespace, link, mac_of, machine
 
@@ -136,7 +137,8 @@ def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path
     tunnel = namespace.call(lambda: ensure_vxlan(alias=f"meshd:{instance}", port=TUNNEL_PORT))
     namespace.call(lambda: attach_tunnel(tunnel.ifindex, loaded.programs))
     node = Node(name, namespace, IPv4Address(address), settings, loaded, maps, tunnel)
-    node.write(entries.config_entry(tunnel_ifindex=tunnel.ifindex, underlay_mtu=1500))
+    cookie = namespace.call(netns_cookie)
+    node.write(entries.config_entry(tunnel_ifindex=tunnel.ifindex, underlay_mtu=1500, node_netns=cookie))
     return node
 
 

@@ -66,9 +66,10 @@ def test_golden_bytes_of_backends() -> None:
 
 
 def test_config_says_what_fits_into_the_tunnel() -> None:
-    entry = entries.config_entry(tunnel_ifindex=4, underlay_mtu=1500)
-    assert entry.value.hex() == "04000000" + (1450).to_bytes(2, "little").hex() + (1430).to_bytes(2, "little").hex()
-    assert entries.config_entry(tunnel_ifindex=4, underlay_mtu=0).value.hex() == "0400000000000000"
+    entry = entries.config_entry(tunnel_ifindex=4, underlay_mtu=1500, node_netns=0x0102)
+    mtus = (1450).to_bytes(2, "little") + (1430).to_bytes(2, "little")
+    assert entry.value.hex() == "04000000" + mtus.hex() + "0201" + 12 * "0"
+    assert entries.config_entry(tunnel_ifindex=4, underlay_mtu=0).value.hex() == "04" + 30 * "0"
 
 
 def test_a_frontend_comes_after_its_slots_and_after_backends() -> None:
