@@ -4,15 +4,20 @@ Pure. The computation from pods is what Kubernetes' EndpointSlice controller doe
 publishNotReadyAddresses), so that a folder of manifests needs no slices.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 
 from meshd.agent.index import ObjectName
 from meshd.agent.objects import EndpointSlice, Pod, Service, ServicePort, SliceEndpoint
 from meshd.agent.state import LocalState
 from wire.local import BackendState
 from wire.records import L4Addr, PortMap
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+#: Several times faster than the library, and there is one of these for every pod.
+_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}")
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
@@ -143,8 +148,10 @@ def is_usable(protocol: str, port: int) -> bool:
 
 
 def canonical_ip(text: str) -> str:
-    """The address as it is written in etcd, "" if it is none."""
+    """The address as it is written in etcd, "" if it is none (one with a zone is none: it means nothing elsewhere)."""
+    if _IPV4.fullmatch(text):
+        return text
     try:
-        return str(ip_address(text))
+        return str(IPv6Address(text)) if "%" not in text else ""
     except ValueError:
         return ""

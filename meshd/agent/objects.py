@@ -42,8 +42,8 @@ class BadObject(ValueError):
     """An object of ours that cannot be used; str(error) says which field and why."""
 
 
-class _Fields(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Names as Kubernetes spells them."""
+class _Fields(Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+    """Names as Kubernetes spells them. They hold no cycles, so the garbage collector need not look at them."""
 
 
 class Metadata(_Fields, frozen=True):

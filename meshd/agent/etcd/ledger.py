@@ -130,4 +130,6 @@ def _pop(pending: dict[str, None], limit: int) -> list[str]:
     taken = list(islice(pending, limit))
     for key in taken:
         del pending[key]
+    if not pending:
+        pending.clear()  # else what was deleted is walked over at every later call
     return taken

@@ -44,7 +44,7 @@ class Publisher:
         self._dirty_numbers: set[int] = set()
         self._dirty_addresses: set[str] = set()
         self._namespaces = IdentityNamespaces()
-        self._waiting: dict[str, set[ObjectName]] = {}
+        self._waiting: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
         self._owners = AddressOwners(lambda name: state.pods[name].is_terminating)
         self._problems: dict[Ref, tuple[str, ...]] = {}
@@ -63,7 +63,7 @@ class Publisher:
             self._namespaces.add(number, labels)
             self._dirty_numbers.add(number)
             self._refused.pop(labels, None)
-            self._dirty.pods |= self._waiting.pop(labels, set())
+            self._dirty_addresses |= self._waiting.pop(labels, set())
 
     def restored(self) -> None:
         """The allocator's numbers may all be others: every pod and identity is computed again."""
@@ -74,11 +74,12 @@ class Publisher:
     def refuse(self, labels: str, reason: str) -> None:
         """There is no number for these labels: their pods are not published, rather than with a wrong identity."""
         self._refused[labels] = reason
-        self._dirty.pods |= self._waiting.get(labels, set())
+        self._dirty_addresses |= self._waiting.get(labels, set())
 
     def wanted(self) -> list[str]:
         """Labels that pods wait for."""
-        for labels in [labels for labels, pods in self._waiting.items() if pods.isdisjoint(self._state.pods)]:
+        unowned = [labels for labels, ips in self._waiting.items() if not any(map(self._owners.owner, ips))]
+        for labels in unowned:
             del self._waiting[labels]
         return [labels for labels in self._waiting if labels not in self._refused]
 
@@ -110,10 +111,10 @@ class Publisher:
         handed over, never absent.
         """
         dirty, changes = self._dirty, KeyChanges()
-        while dirty.namespaces:
-            self._dirty_numbers |= self._namespaces.numbers_of(dirty.namespaces.pop())
-        while dirty.pods:
-            self._claim_addresses(dirty.pods.pop())
+        for namespace in _take(dirty.namespaces, len(dirty.namespaces)):
+            self._dirty_numbers |= self._namespaces.numbers_of(namespace)
+        for pod in _take(dirty.pods, len(dirty.pods)):
+            self._claim_addresses(pod)
         for node in _take(dirty.nodes, limit):
             changes[self._key(Kind.NODE, node)] = self._node(node)
         for number in _take(self._dirty_numbers, limit):
@@ -193,7 +194,7 @@ class Publisher:
         if number is not None:
             changes[key] = encode(ip_record(pod, owner[0], ip, number))
             return
-        self._waiting.setdefault(labels, set()).add(owner)
+        self._waiting.setdefault(labels, set()).add(ip)
         if (reason := self._refused.get(labels)) is not None:
             self._report(Ref(ObjectKind.POD, *owner), (reason,))
             changes[key] = None
@@ -201,4 +202,7 @@ class Publisher:
 
 def _take(pending: set[T], limit: int) -> list[T]:
     """Removes and returns up to `limit` of them."""
-    return [pending.pop() for _ in range(min(limit, len(pending)))]
+    taken = [pending.pop() for _ in range(min(limit, len(pending)))]
+    if not pending:
+        pending.clear()  # else a set that was large once is searched through at every later pop
+    return taken

@@ -1,6 +1,9 @@
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshd.agent.endpoints import Endpoint, canonical_ip, endpoints_of, is_usable
 from meshd.agent.objects import MANAGED_BY_LABEL, MESH_SLICE_MANAGER, decode_object, kind_of
@@ -179,3 +182,12 @@ def test_addresses_are_canonical() -> None:
 @pytest.mark.parametrize(("protocol", "port"), [("TCP", 0), ("TCP", 65536), ("TCP", -1), ("ICMP", 1), ("", 1)])
 def test_ports_that_cannot_be_carried(protocol: str, port: int) -> None:
     assert not is_usable(protocol, port)
+
+
+@given(st.ip_addresses().map(str) | st.text(alphabet="0123456789.:af%", max_size=16))
+def test_addresses_are_those_of_the_library(text: str) -> None:
+    try:
+        expected = str(ip_address(text))
+    except ValueError:
+        expected = ""
+    assert canonical_ip(text) == ("" if "%" in text else expected)

@@ -99,6 +99,7 @@ def test_nobody_asks_for_a_number_for_pods_that_are_gone() -> None:
     desk.publisher.mark(desk.state.apply(Changes({ref(POD): decode_object(ref(POD).kind, POD)[1]})))
     desk.work(settle=False)
     desk.publisher.mark(desk.state.apply(Changes(deletes={ref(POD)})))
+    desk.work(settle=False)
     assert desk.publisher.wanted() == []
 
 
