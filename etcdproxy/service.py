@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _READY_WAIT_S = 10.0  # how long a request waits for the first list of etcd
 _AHEAD_WAIT_S = 3.0  # how long a read at a revision that another proxy has already seen waits for it
-_STALL_S = 30.0  # a stream whose reader takes nothing for so long is ended
+STALL_S = 30.0
 _SWEEP_S = 5.0
 _NOTIFY_S = 600.0  # as etcd
 
@@ -47,12 +47,16 @@ class _OpenStream:
 
 
 class Service(grpc.GenericRpcHandler):
-    """Answers readers from a hub, within a policy. `policy` may be replaced while it runs."""
+    """Answers readers from a hub, within a policy. `policy` may be replaced while it runs.
 
-    def __init__(self, hub: Hub, policy: Policy) -> None:
+    A stream whose reader takes nothing for `stall_s` seconds is ended.
+    """
+
+    def __init__(self, hub: Hub, policy: Policy, *, stall_s: float = STALL_S) -> None:
         self.policy = policy
         self.peers = Peers()
         self._hub = hub
+        self._stall_s = stall_s
         self._streams: dict[_OpenStream, None] = {}
         self._methods: dict[str, Any] = {
             "/etcdserverpb.KV/Range": grpc.unary_unary_rpc_method_handler(self._range),
@@ -73,14 +77,19 @@ class Service(grpc.GenericRpcHandler):
         notified = loop.time()
         while True:
             await asyncio.sleep(_SWEEP_S)
-            for stream in self._streams:
-                if stream.writing_since and stream.task and loop.time() - stream.writing_since > _STALL_S:
-                    stream.stalled = True
-                    stream.task.cancel()
+            self.end_stalled()
             if loop.time() - notified >= _NOTIFY_S:
                 notified = loop.time()
                 for stream in self._streams:
                     stream.watch.notify()
+
+    def end_stalled(self) -> None:
+        """Ends the streams that are not read; what they hold is given back."""
+        now = asyncio.get_running_loop().time()
+        for stream in self._streams:
+            if stream.writing_since and stream.task and now - stream.writing_since > self._stall_s:
+                stream.stalled = True
+                stream.task.cancel()
 
     def end_streams(self, lost: Callable[[Peer], bool]) -> None:
         """Ends the streams of these peers at once."""

@@ -1,0 +1,92 @@
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from etcdproxy.history import Compacted, History
+from etcdproxy.hub import Hub, Selection, Store, Watcher
+from etcdproxy.policy import Interval
+from tests.support.entries import entry
+
+STORE = Store(1, 2, 3)
+ALL = Selection(Interval(b"", None))
+
+
+@dataclass
+class Listening:
+    """Counts how often the hub turned to it."""
+
+    woken: list[int] = field(default_factory=list)
+    lost: int = 0
+
+    def wake(self, watcher: Watcher) -> None:
+        self.woken.append(watcher.watch_id)
+
+    def lose(self) -> None:
+        self.lost += 1
+
+
+@pytest.fixture
+def hub() -> Hub:
+    hub = Hub()
+    hub.replace(History({}, 10, max_events=8), STORE, continues=False)
+    return hub
+
+
+def apply(hub: Hub, revision: int) -> None:
+    hub.apply(revision, [(b"k", entry(b"k", b"v", revision))])
+
+
+def test_watchers_of_one_selection_share_the_encoded_events(hub: Hub) -> None:
+    listening = Listening()
+    watchers = [Watcher(listening, number, ALL, 0) for number in range(3)]
+    for watcher in watchers:
+        hub.add(watcher)
+    apply(hub, 11)
+    first, second, third = [hub.fetch(watcher).parts[0] for watcher in watchers]
+    assert first is second is third
+    assert listening.woken == [0, 1, 2]
+
+
+def test_a_watcher_is_woken_once_until_it_has_fetched(hub: Hub) -> None:
+    listening = Listening()
+    watcher = Watcher(listening, 0, ALL, 0)
+    hub.add(watcher)
+    apply(hub, 11)
+    apply(hub, 12)
+    assert listening.woken == [0]
+    assert hub.fetch(watcher).revision == 12
+    assert hub.fetch(watcher).parts == []
+    apply(hub, 13)
+    assert listening.woken == [0, 0]
+
+
+def test_who_is_behind_the_history_is_compacted(hub: Hub) -> None:
+    watcher = Watcher(Listening(), 0, ALL, 0)
+    hub.add(watcher)
+    for revision in range(11, 40):
+        apply(hub, revision)
+    with pytest.raises(Compacted):
+        hub.fetch(watcher)
+
+
+def test_another_store_loses_every_stream_and_changes_the_header(hub: Hub) -> None:
+    listening = Listening()
+    hub.add(Watcher(listening, 0, ALL, 0))
+    before = hub.header()
+    hub.replace(History({}, 10), Store(9, 2, 3), continues=True)
+    assert listening.lost == 1
+    assert hub.header() != before
+
+
+async def test_reach_waits_for_a_revision(hub: Hub) -> None:
+    assert await hub.reach(10, 0)
+    waiting = [asyncio.ensure_future(hub.reach(revision, 20)) for revision in (13, 11, 12)]
+    await asyncio.sleep(0)
+    apply(hub, 11)
+    assert await waiting[1]
+    assert not waiting[0].done()
+    apply(hub, 15)
+    assert await waiting[0]
+    assert await waiting[2]
+    assert not await hub.reach(99, 0.001)
