@@ -25,6 +25,7 @@ class Allocator:
         self._number: dict[str, int] = {}
         self._proposed: dict[str, int] = {}
         self._asked: set[int] = set()
+        self._freed: dict[int, str] = {}  # the longest free first
 
     def __len__(self) -> int:
         """How many numbers are taken."""
@@ -48,18 +49,28 @@ class Allocator:
     def propose(self, labels: str) -> int:
         """A number to ask etcd for: the one the labels had, else the first free one from where their hash points.
 
-        Asking again gives the same answer until it is settled. Raises IdentitiesExhausted.
+        A number that was freed is given to other labels only when there is no other, because some cluster may still
+        take it for the old ones. Asking again gives the same answer until it is settled. Raises IdentitiesExhausted.
         """
         if (number := self._number.get(labels) or self._proposed.get(labels)) is not None:
             return number
+        number = self._free_number(labels)
+        self._freed.pop(number, None)
+        self._proposed[labels] = number
+        self._asked.add(number)
+        return number
+
+    def _free_number(self, labels: str) -> int:
         size = len(self._numbers)
         first = int.from_bytes(blake2b(labels.encode(), digest_size=8).digest(), "big") % size
         for step in range(size):
             number = self._numbers[(first + step) % size]
-            if number not in self._labels and number not in self._asked:
-                self._proposed[labels] = number
-                self._asked.add(number)
+            if number in self._labels or number in self._asked:
+                continue
+            if number not in self._freed or self._freed[number] == labels:
                 return number
+        if self._freed:
+            return next(iter(self._freed))
         raise IdentitiesExhausted(
             f"all {size} identities of this cluster are taken: drop labels that differ from pod to pod from the "
             "identity (setting drop_labels), then free what is not used any more"
@@ -68,6 +79,7 @@ class Allocator:
     def settle(self, number: int, labels: str) -> None:
         """etcd holds this allocation."""
         self.withdraw(labels)
+        self._freed.pop(number, None)
         self._labels[number] = labels
         known = self._number.get(labels)
         self._number[labels] = number if known is None else min(known, number)
@@ -77,6 +89,13 @@ class Allocator:
         if (number := self._proposed.pop(labels, None)) is not None:
             self._asked.discard(number)
 
+    def free(self, number: int) -> None:
+        """etcd does not hold this allocation any more, because nobody needs it."""
+        labels = self._labels.pop(number)
+        self._freed[number] = labels
+        if self._number.get(labels) == number:
+            del self._number[labels]
+
     def restore(self, allocations: Mapping[int, str]) -> Set[str]:
         """Takes over what etcd holds in place of what was known; returns the labels whose number is now another.
 
@@ -84,6 +103,7 @@ class Allocator:
         """
         before = self._number
         self._labels, self._number, self._proposed, self._asked = {}, {}, {}, set()
+        self._freed.clear()
         for number, labels in allocations.items():
             self.settle(number, labels)
         lost = {labels: number for labels, number in before.items() if labels not in self._number}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable
@@ -17,12 +17,12 @@ POLL_S = 0.2
 
 
 @asynccontextmanager
-async def leading(lock: LeaderLock, etcd: EtcdConnection) -> AsyncIterator[int]:
+async def leading(lock: LeaderLock, etcd: EtcdConnection, *, on_wait: Callable[[], None]) -> AsyncIterator[int]:
     """Waits for the lock and lets it go at the end; yields the revision at which it was taken.
 
-    Raises EtcdUnavailable.
+    `on_wait` is called when another agent is seen to have it. Raises EtcdUnavailable.
     """
-    revision = await _acquire(lock, etcd)
+    revision = await _acquire(lock, etcd, on_wait)
     try:
         yield revision
     finally:
@@ -43,7 +43,7 @@ async def keep_leading(lock: LeaderLock, ttl_s: int) -> None:
             raise EtcdUnavailable(str(error)) from error
 
 
-async def _acquire(lock: LeaderLock, etcd: EtcdConnection) -> int:
+async def _acquire(lock: LeaderLock, etcd: EtcdConnection, on_wait: Callable[[], None]) -> int:
     waited = False
     while True:
         leader = await etcd.get(keys.LEADER)
@@ -55,5 +55,6 @@ async def _acquire(lock: LeaderLock, etcd: EtcdConnection) -> int:
                 raise EtcdUnavailable(str(error)) from error
         elif not waited:
             waited = True
+            on_wait()
             logger.info("standing by", extra={"leader": leader.value.decode(errors="replace")})
         await asyncio.sleep(POLL_S)

@@ -116,8 +116,9 @@ class Agent:
             self.etcd_state.error = unavailable
 
     async def _lead(self, lock: LeaderLock) -> None:
-        self.etcd_state.enter("standby")
-        async with leading(lock, self.etcd) as revision, asyncio.TaskGroup() as tasks:
+        self.etcd_state.enter("connecting")
+        waiting = leading(lock, self.etcd, on_wait=lambda: self.etcd_state.enter("standby"))
+        async with waiting as revision, asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_leading(lock, self.config.leader_ttl_s))
             self.etcd_state.enter("listing")
             fence = Fence(self.etcd, revision)

@@ -31,6 +31,8 @@ class AgentConfig(Settings):
     beacon_ttl_s: int = Field(default=60, ge=5, le=86_400)
     #: How long a standby waits for an agent that has died.
     leader_ttl_s: int = Field(default=6, ge=2, le=3600)
+    #: How long an identity that no pod uses keeps its number. Other clusters may hold on to it for a while.
+    identity_grace_s: int = Field(default=900, ge=1)
     heartbeat_s: int = Field(default=15, ge=1, le=60)
     #: How other clusters reach the nodes: `vxlan:<port>`, "" says nothing about it.
     tunnel: str = "vxlan:8473"

@@ -1,6 +1,8 @@
 """The agent as a process, with a real etcd and a real folder."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +192,17 @@ def test_etcd_away_for_a_while_is_caught_up_with(agent: AgentProcess, etcd: Etcd
     assert set(ips(etcd).values()) == numbers
 
 
+def test_an_etcd_that_hangs_is_caught_up_with(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    os.kill(etcd.pid, signal.SIGSTOP)
+    try:
+        agent.write("more.yaml", *deployment("web", 4)[3:])
+        eventually(lambda: agent.phase() == "connecting")
+    finally:
+        os.kill(etcd.pid, signal.SIGCONT)
+    eventually(lambda: "10.0.0.4" in ips(etcd))
+
+
 def test_another_etcd_in_its_place_gets_everything_and_the_old_numbers(agent: AgentProcess, etcd: Etcd) -> None:
     agent.start_and_publish()
     before, generation = entries(etcd), etcd.get(keys.GENERATION)
@@ -273,6 +286,21 @@ def test_a_number_taken_in_the_same_moment_is_not_shared(agent: AgentProcess, et
     agent.write("web.yaml", kubernetes.namespace("default"), WEB, *deployment("web", 3))
     eventually(lambda: len(ips(etcd)) == 3)
     assert number not in ips(etcd).values()
+
+
+def test_numbers_that_nobody_uses_are_freed_after_a_while(new_agent: Start, etcd: Etcd) -> None:
+    agent = new_agent(identity_grace_s=1)
+    agent.write("web.yaml", *deployment("web", 2))
+    agent.write("db.yaml", *deployment("db", 1, network="10.0.1"))
+    agent.start_and_publish()
+    numbers = ips(etcd)
+    kept, freed = str(numbers["10.0.0.1"]), str(numbers["10.0.1.1"])
+    agent.remove("db.yaml")
+    eventually(lambda: set(etcd.keys("meshd/v1/identities/")) == {f"meshd/v1/identities/{kept}"})
+    eventually(lambda: set(etcd.keys("cilium/state/identities/v1/id/")) == {f"cilium/state/identities/v1/id/{kept}"})
+    agent.write("db.yaml", *deployment("db", 1, network="10.0.1"))
+    eventually(lambda: str(ips(etcd).get("10.0.1.1")) == freed)
+    assert etcd.get(f"meshd/v1/identities/{freed}") is not None
 
 
 def test_a_record_that_etcd_refuses_costs_itself(agent: AgentProcess, etcd: Etcd) -> None:

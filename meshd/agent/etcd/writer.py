@@ -7,11 +7,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from identity.allocation import Allocator, IdentitiesExhausted
 from meshd.agent.etcd.beacon import canary_keys, config_value, timestamp
 from meshd.agent.etcd.connection import EtcdConnection, EtcdRefused
+from meshd.agent.etcd.grace import Grace
 from meshd.agent.etcd.holdings import Holdings, list_holdings
 from meshd.agent.etcd.leases import adopt_or_grant, keep_alive
 from meshd.agent.etcd.ledger import MAX_TRANSACTION, Ledger, Write
@@ -75,6 +77,7 @@ class Writer:
         self._scope = scope
         self._lease = self._beacon_lease = 0
         self._beacon: dict[str, tuple[bytes, int]] = {}
+        self._unused = Grace(config.identity_grace_s)
         self._progress.announced = False
         self._progress.refused = {}
 
@@ -130,11 +133,15 @@ class Writer:
     async def _write_changes(self) -> None:
         self._desired.changed.set()
         while True:
-            await self._desired.changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._config.identity_grace_s / 10):
+                    await self._desired.changed.wait()
             self._desired.changed.clear()
             await self._flush()
-            if self._desired.synced and not self._progress.announced:
-                await self._announce()
+            if self._desired.synced:
+                if not self._progress.announced:
+                    await self._announce()
+                await self._free_identities()
 
     async def _flush(self) -> None:
         """Writes until nothing differs; what changes meanwhile joins in."""
@@ -153,6 +160,21 @@ class Writer:
             if not (writes := ledger.take(ROUND)):
                 return
             await self._write(writes)
+
+    async def _free_identities(self) -> None:
+        """Gives up numbers that nobody has used for the grace time. Nothing is computed meanwhile."""
+        publisher, identities = self._desired.publisher, self._desired.identities
+        prefix = keys.prefix(Kind.ALLOCATION, self._config.cluster)
+        due = self._unused.due(publisher.unused(), now=asyncio.get_running_loop().time())
+        for batch in split_batches([Write(f"{prefix}{number}", None) for number in due]):
+            await self._fence.write(batch, 0)
+            for write in batch:
+                number = int(write.key.removeprefix(prefix))
+                identities.free(number)
+                publisher.freed(number)
+        if due:
+            logger.info("identities freed", extra={"numbers": len(due)})
+            await self._flush()
 
     async def _announce(self) -> None:
         """Everything that was known when the sources had told all stands in etcd: the canaries say so."""

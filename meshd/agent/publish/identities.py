@@ -1,12 +1,52 @@
-"""Which namespace a number's labels name: what is not shown of a namespace includes its identities."""
+"""What the numbers are for: which addresses use one, and which namespace its labels name."""
 
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 
 from wire.labels import NAMESPACE_LABEL, parse_labels
 
 
+class IdentityUse:
+    """Which numbers are used by some address."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._users: Counter[int] = Counter()
+        self._unused: set[int] = set()
+
+    @property
+    def unused(self) -> Set[int]:
+        """Numbers that exist and that no address uses."""
+        return self._unused
+
+    def exist(self, numbers: Iterable[int]) -> None:
+        """There are these numbers, too."""
+        self._unused.update(number for number in numbers if not self._users[number])
+
+    def exist_only(self, numbers: Iterable[int]) -> None:
+        """There are these numbers and no others."""
+        self._unused.clear()
+        self.exist(numbers)
+
+    def gone(self, number: int) -> None:
+        self._unused.discard(number)
+
+    def use(self, ip: str, number: int | None) -> None:
+        """The address uses this number now, or none."""
+        before = self._number.pop(ip, None)
+        if number is not None:
+            self._number[ip] = number
+            self._users[number] += 1
+            self._unused.discard(number)
+        if before is not None:
+            self._users[before] -= 1
+            if not self._users[before]:
+                del self._users[before]
+                self._unused.add(before)
+
+
 class IdentityNamespaces:
-    """The numbers of every namespace."""
+    """The numbers of every namespace: what is not shown of a namespace includes its identities."""
 
     def __init__(self) -> None:
         self._namespace: dict[int, str] = {}

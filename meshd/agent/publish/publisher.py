@@ -4,7 +4,7 @@ Pure. Computing everything afresh from the same objects and the same identity nu
 test holds the two equal.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
 from globalsvc.annotations import namespace_is_global
@@ -13,7 +13,7 @@ from meshd.agent.endpoints import endpoints_of
 from meshd.agent.index import ObjectName
 from meshd.agent.objects import ObjectKind, Ref
 from meshd.agent.publish.addresses import AddressOwners
-from meshd.agent.publish.identities import IdentityNamespaces
+from meshd.agent.publish.identities import IdentityNamespaces, IdentityUse
 from meshd.agent.publish.ips import ip_record, label_text, own_addresses
 from meshd.agent.publish.local import local_service
 from meshd.agent.publish.nodes import node_record
@@ -44,6 +44,7 @@ class Publisher:
         self._dirty_numbers: set[int] = set()
         self._dirty_addresses: set[str] = set()
         self._namespaces = IdentityNamespaces()
+        self._use = IdentityUse()
         self._waiting: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
         self._owners = AddressOwners(lambda name: state.pods[name].is_terminating)
@@ -61,6 +62,7 @@ class Publisher:
         for number in numbers:
             labels = self._identities.labels_of(number) or ""
             self._namespaces.add(number, labels)
+            self._use.exist([number])
             self._dirty_numbers.add(number)
             self._refused.pop(labels, None)
             self._dirty_addresses |= self._waiting.pop(labels, set())
@@ -68,6 +70,7 @@ class Publisher:
     def restored(self) -> None:
         """The allocator's numbers may all be others: every pod and identity is computed again."""
         self._dirty_numbers |= self._namespaces.replace(self._identities.allocations())
+        self._use.exist_only(self._identities.allocations())
         self._dirty.pods |= self._state.pods.keys()
         self._refused.clear()
 
@@ -75,6 +78,15 @@ class Publisher:
         """There is no number for these labels: their pods are not published, rather than with a wrong identity."""
         self._refused[labels] = reason
         self._dirty_addresses |= self._waiting.get(labels, set())
+
+    def freed(self, number: int) -> None:
+        """The allocator has given this number up."""
+        self._use.gone(number)
+        self._dirty_numbers.add(number)
+
+    def unused(self) -> Set[int]:
+        """Numbers that no address uses, as of the last `compute` that left nothing dirty."""
+        return self._use.unused
 
     def wanted(self) -> list[str]:
         """Labels that pods wait for."""
@@ -186,17 +198,20 @@ class Publisher:
         key = self._key(Kind.IP, ip)
         owner = self._owners.owner(ip)
         if owner is None:
+            self._use.use(ip, None)
             changes[key] = None
             return
         pod = self._state.pods[owner]
         labels = label_text(pod, owner[0], self._state.namespaces.get(owner[0]), self._scope)
         number = self._identities.number_of(labels)
         if number is not None:
+            self._use.use(ip, number)
             changes[key] = encode(ip_record(pod, owner[0], ip, number))
             return
         self._waiting.setdefault(labels, set()).add(ip)
         if (reason := self._refused.get(labels)) is not None:
             self._report(Ref(ObjectKind.POD, *owner), (reason,))
+            self._use.use(ip, None)
             changes[key] = None
 
 

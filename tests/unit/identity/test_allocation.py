@@ -106,7 +106,30 @@ def test_of_two_numbers_for_the_same_labels_the_lower_is_used_and_neither_is_fre
     assert dict(allocator.allocations()) == {low: "a", high: "a"}
 
 
-@given(st.lists(st.tuples(st.sampled_from(["propose", "settle", "withdraw", "restore"]), TEXTS)))
+def test_a_freed_number_goes_to_its_own_labels_or_to_others_last() -> None:
+    allocator = small(2)
+    first = settle(allocator, "a")
+    allocator.free(first)
+    assert allocator.number_of("a") is None
+    assert len(allocator) == 0
+    second = settle(allocator, "b")
+    assert second != first
+    assert allocator.propose("a") == first
+    allocator.withdraw("a")
+    allocator.settle(first, "a")
+    allocator.free(first)
+    assert settle(allocator, "c") == first  # there is no other
+
+
+def test_freeing_the_second_number_of_the_same_labels_keeps_the_first() -> None:
+    allocator = small(2)
+    low, high = 0x10000 + FIRST_LOCAL, 0x10001 + FIRST_LOCAL
+    allocator.restore({high: "a", low: "a"})
+    allocator.free(high)
+    assert allocator.number_of("a") == low
+
+
+@given(st.lists(st.tuples(st.sampled_from(["propose", "settle", "withdraw", "restore", "free"]), TEXTS)))
 def test_no_two_label_sets_ever_share_a_number(history: list[tuple[str, str]]) -> None:
     allocator = small()
     book: dict[int, str] = {}  # what etcd holds
@@ -115,6 +138,10 @@ def test_no_two_label_sets_ever_share_a_number(history: list[tuple[str, str]]) -
             allocator.withdraw(text)
         elif step == "restore":
             allocator.restore(book)
+        elif step == "free":
+            if (known := allocator.number_of(text)) is not None:
+                del book[known]
+                allocator.free(known)
         else:
             try:
                 number = allocator.propose(text)

@@ -179,6 +179,25 @@ def test_an_address_that_moves_is_handed_over() -> None:
     assert desk.ip("10.0.0.1").pod_name == "p"
 
 
+def test_numbers_that_no_address_uses_are_known() -> None:
+    desk = Desk({70000: "k8s:app=old;"})
+    assert desk.publisher.unused() == {70000}
+    desk.apply(POD, kubernetes.pod("q", "10.0.0.2", labels={"app": "web"}))
+    number = desk.ip("10.0.0.1").id
+    desk.apply(deletes=(ref(POD),))
+    assert desk.publisher.unused() == {70000}
+    desk.apply(kubernetes.pod("q", "10.0.0.2", labels={"app": "other"}))
+    assert desk.publisher.unused() == {70000, number}
+    assert desk.names(Kind.IDENTITY) == {str(number), str(desk.ip("10.0.0.2").id), "70000"}
+    desk.identities.free(number)
+    desk.publisher.freed(number)
+    desk.work()
+    assert desk.publisher.unused() == {70000}
+    assert str(number) not in desk.names(Kind.IDENTITY)
+    desk.apply(POD)
+    assert desk.ip("10.0.0.1").id == number
+
+
 def test_a_zone_follows_the_node() -> None:
     desk = Desk()
     desk.apply(WEB, POD, kubernetes.node("node-1"))
@@ -263,3 +282,4 @@ def test_whatever_the_history_the_keys_are_those_of_computing_afresh(
     assert incremental.publisher.problems() == afresh.publisher.problems()
     assert incremental.publisher.shared_addresses() == afresh.publisher.shared_addresses()
     assert incremental.state.count() == afresh.state.count()
+    assert incremental.publisher.unused() == afresh.publisher.unused()
