@@ -1,4 +1,4 @@
-"""A connection to etcd that can only read: Range and Watch, over what the proxy serves.
+"""A connection to etcd that can only read: Range, Watch and the version, for what the proxy serves.
 
 Every failure is UpstreamAway or one of its kinds; nothing of gRPC gets further.
 """
@@ -48,6 +48,11 @@ class Connection:
             request_serializer=rpc_pb2.RangeRequest.SerializeToString,
             response_deserializer=rpc_pb2.RangeResponse.FromString,
         )
+        self._status = channel.unary_unary(
+            "/etcdserverpb.Maintenance/Status",
+            request_serializer=rpc_pb2.StatusRequest.SerializeToString,
+            response_deserializer=rpc_pb2.StatusResponse.FromString,
+        )
         self._watch = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=rpc_pb2.WatchRequest.SerializeToString,
@@ -69,6 +74,13 @@ class Connection:
                 raise Overtaken(str(error.details())) from error
             raise _away(error) from error
         return response
+
+    async def version(self) -> str:
+        try:
+            response: rpc_pb2.StatusResponse = await self._status(rpc_pb2.StatusRequest(), timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise _away(error) from error
+        return response.version
 
     async def pages(self, revision: int) -> AsyncIterator[Iterable[kv_pb2.KeyValue]]:
         """All entries that are served, as of a revision."""

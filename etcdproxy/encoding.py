@@ -3,6 +3,7 @@
 Protobuf lets a message be put together from encoded fields; the tags below are those of wire/proto/rpc.proto.
 """
 
+from etcdproxy.store import Store
 from wire.proto import kv_pb2, rpc_pb2
 
 _ENTRY = b"\x12"  # RangeResponse.kvs and Event.kv: both field 2
@@ -32,10 +33,10 @@ def encode_varint(number: int) -> bytes:
 _SHORT = [bytes([number]) for number in range(0x80)]
 
 
-def encode_header(*, cluster_id: int, member_id: int, revision: int, raft_term: int) -> bytes:
+def encode_header(store: Store, revision: int) -> bytes:
     """The `header` field of an answer."""
     header = rpc_pb2.ResponseHeader(
-        cluster_id=cluster_id, member_id=member_id, revision=revision, raft_term=raft_term
+        cluster_id=store.cluster_id, member_id=store.member_id, revision=revision, raft_term=store.raft_term
     ).SerializeToString()
     return _HEADER + encode_varint(len(header)) + header
 

@@ -14,18 +14,10 @@ from typing import NamedTuple, Protocol
 from etcdproxy.encoding import encode_delete, encode_header, encode_put
 from etcdproxy.history import Change, Commit, Entry, History
 from etcdproxy.policy import Interval
+from etcdproxy.store import Store
 
 BATCH_BYTES = 512 << 10  # events of one answer, unless one commit alone is bigger
 PART_BYTES = 1 << 20  # of a bigger commit, for a watcher that takes fragments
-
-
-@dataclass(frozen=True, slots=True)
-class Store:
-    """Which etcd the proxy speaks for, as it stands in every answer's header."""
-
-    cluster_id: int
-    member_id: int
-    raft_term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +99,7 @@ class Hub:
         """The encoded header of an answer, at the history's revision unless another is given."""
         at = self.history.revision if revision is None else revision
         if self._header[0] != at:
-            store = self.store
-            encoded = encode_header(
-                cluster_id=store.cluster_id, member_id=store.member_id, revision=at, raft_term=store.raft_term
-            )
-            self._header = (at, encoded)
+            self._header = (at, encode_header(self.store, at))
         return self._header[1]
 
     def apply(self, revision: int, changes: Iterable[tuple[bytes, Entry | None]]) -> None:

@@ -33,6 +33,11 @@ class Goal:
         self._changed = changed
         self._total = total
 
+    @property
+    def distance(self) -> int:
+        """How many keys are known to be different there."""
+        return len(self._changed)
+
     def is_reached(self, history: History) -> bool:
         """Whether the history shows the goal's keys; to be asked after every commit."""
         if history.revision >= self._revision:

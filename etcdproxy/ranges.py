@@ -1,10 +1,11 @@
-"""Answers to Range requests from memory, as etcd 3.4 gives them. Pure."""
+"""Answers to Range and Status requests from memory, as etcd 3.4 gives them. Pure."""
 
 from collections.abc import Callable
 
 from etcdproxy.encoding import decode_entry, encode_entry, encode_range
 from etcdproxy.history import Entry, History
 from etcdproxy.policy import Interval
+from etcdproxy.store import Store
 from wire.proto import kv_pb2, rpc_pb2
 
 _Request = rpc_pb2.RangeRequest
@@ -31,6 +32,16 @@ def answer_range(history: History, request: rpc_pb2.RangeRequest, header: bytes)
     if request.keys_only:
         fields = [_without_value(field) for field in fields]
     return encode_range(header, fields, more=page.more, count=page.total)
+
+
+def answer_status(store: Store, revision: int, header: bytes) -> bytes:
+    """The encoded StatusResponse, as far as a copy of an etcd can say. Its size is that of no database: 0."""
+    return (
+        header
+        + rpc_pb2.StatusResponse(
+            version=store.version, leader=store.member_id, raftTerm=store.raft_term, raftIndex=revision
+        ).SerializeToString()
+    )
 
 
 def _wants_selection(request: rpc_pb2.RangeRequest) -> bool:

@@ -1,4 +1,4 @@
-"""The gRPC methods that exist: KV/Range and Watch/Watch. Read-only by omission: there is no code that writes.
+"""The gRPC methods that exist: Range, Watch and Status. Read-only by omission: there is no code that writes.
 
 Requests are decoded and asked of the policy before anything else; answers leave as bytes from the hub.
 """
@@ -17,7 +17,7 @@ from etcdproxy.history import Compacted
 from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer, Peers
 from etcdproxy.policy import Interval, Policy, allows
-from etcdproxy.ranges import answer_range
+from etcdproxy.ranges import answer_range, answer_status
 from etcdproxy.stream import StreamLost, WatchStream
 from wire.proto import rpc_pb2
 
@@ -60,6 +60,7 @@ class Service(grpc.GenericRpcHandler):
         self._streams: dict[_OpenStream, None] = {}
         self._methods: dict[str, Any] = {
             "/etcdserverpb.KV/Range": grpc.unary_unary_rpc_method_handler(self._range),
+            "/etcdserverpb.Maintenance/Status": grpc.unary_unary_rpc_method_handler(self._status),
             "/etcdserverpb.Watch/Watch": grpc.stream_stream_rpc_method_handler(self._watch),
         }
 
@@ -115,6 +116,13 @@ class Service(grpc.GenericRpcHandler):
             return answer_range(self._hub.history, request, self._hub.header())
         except Compacted:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, _COMPACTED)
+
+    async def _status(self, _body: bytes, context: Context) -> bytes:
+        peer, granted = self._see(context)
+        if not granted:
+            await self._refuse(context, peer, b"", grpc.StatusCode.PERMISSION_DENIED, _DENIED)
+        await self._await_ready(context)
+        return answer_status(self._hub.store, self._hub.history.revision, self._hub.header())
 
     async def _watch(self, _requests: object, context: Context) -> None:
         peer, granted = self._see(context)

@@ -7,14 +7,14 @@ is served; when it comes back with the same history the watch goes on from the l
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from etcdproxy.connection import END, START, Connection, HistoryLost, Overtaken, UpstreamAway, Watch
 from etcdproxy.history import Entry, History
-from etcdproxy.hub import Hub, Store
+from etcdproxy.hub import Hub
 from etcdproxy.listing import (
     GENERATION_KEY,
     Goal,
@@ -23,11 +23,13 @@ from etcdproxy.listing import (
     is_same_history,
     read_entry,
 )
+from etcdproxy.store import Store
 from wire.proto import rpc_pb2
 
 logger = logging.getLogger(__name__)
 
 LOOK_BACK = 10_000  # revisions that a new history reaches back, if etcd still has them
+_MAX_CHANGED = 20_000  # keys that a new history may have to catch up with, else it reaches back less far
 _MAX_WAIT_S = 3.0
 
 
@@ -93,13 +95,15 @@ class Upstream:
             async with connection.watch(self._hub.history.revision + 1) as watch:
                 self.status.resumes += 1
                 await self._follow(watch)
+        version = await connection.version()
         history, goal, header = await self._list(connection)
         async with connection.watch(history.revision + 1) as watch:
             while not goal.is_reached(history):
                 for commit in await watch.commits():
                     history.add(commit.revision, commit.changes)
             self._etcd_cluster_id = header.cluster_id
-            self._hub.replace(history, self._store(history, header), continues=self._continues)
+            store = self._store(history, header, version)
+            self._hub.replace(history, store, continues=self._continues)
             self._resumable = self._continues = True
             self.status.lists += 1
             await self._follow(watch)
@@ -122,28 +126,30 @@ class Upstream:
         while True:
             at = max(revision - look_back, oldest)
             try:
-                return await self._list_at(connection, at, newest)
+                goal = await self._goal(connection, at, newest)
+                if goal.distance <= _MAX_CHANGED or at == revision:
+                    return await self._list_at(connection, at), goal, newest.header
             except Overtaken:
                 if at == revision:
                     raise
-                look_back //= 10
+            look_back //= 10
 
-    async def _list_at(
-        self, connection: Connection, at: int, newest: rpc_pb2.RangeResponse
-    ) -> tuple[History, Goal, rpc_pb2.ResponseHeader]:
+    async def _goal(self, connection: Connection, at: int, newest: rpc_pb2.RangeResponse) -> Goal:
+        """What a history listed at `at` must catch up with."""
+        revision = newest.header.revision
+        if at == revision:
+            return Goal(revision, {}, newest.count)
+        changed = rpc_pb2.RangeRequest(
+            key=START, range_end=END, revision=revision, min_mod_revision=at + 1, keys_only=True
+        )
+        later = {kv.key: kv.mod_revision for kv in (await connection.range(changed)).kvs}
+        return Goal(revision, later, newest.count)
+
+    async def _list_at(self, connection: Connection, at: int) -> History:
         entries: dict[bytes, Entry] = {}
         async for page in connection.pages(at):
             entries |= {kv.key: read_entry(kv) for kv in page}
-        changed = rpc_pb2.RangeRequest(
-            key=START,
-            range_end=END,
-            revision=newest.header.revision,
-            min_mod_revision=at + 1,
-            keys_only=True,
-        )
-        later = {kv.key: kv.mod_revision for kv in (await connection.range(changed)).kvs}
-        goal = Goal(newest.header.revision, later, newest.count)
-        return History(entries, at), goal, newest.header
+        return History(entries, at)
 
     async def _follow(self, watch: Watch) -> None:
         """Applies commits until the connection ends or a new generation says that the history was lost."""
@@ -165,11 +171,11 @@ class Upstream:
             raise HistoryLost(f"etcd {header.cluster_id:x} answers for {self._etcd_cluster_id:x}")
         store = self._hub.store
         if (header.member_id, header.raft_term) != (store.member_id, store.raft_term):
-            self._hub.update_store(Store(store.cluster_id, header.member_id, header.raft_term))
+            self._hub.update_store(replace(store, member_id=header.member_id, raft_term=header.raft_term))
 
-    def _store(self, history: History, header: rpc_pb2.ResponseHeader) -> Store:
+    def _store(self, history: History, header: rpc_pb2.ResponseHeader, version: str) -> Store:
         cluster_id = derive_cluster_id(header.cluster_id, generation_of(history))
-        return Store(cluster_id, header.member_id, header.raft_term)
+        return Store(cluster_id, header.member_id, header.raft_term, version)
 
     def _note_synced(self) -> None:
         history = self._hub.history

@@ -1,5 +1,6 @@
 """Who gets in at a real proxy, and what they may do there: real TLS, real etcdctl."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -114,7 +115,20 @@ async def test_bad_certificates_are_refused(tmp_path: Path, proxy: Proxy) -> Non
         await reading.range(b"cilium/state/a")
 
 
-async def test_only_range_and_watch_exist(proxy: Proxy) -> None:
+async def test_status_is_answered_to_who_has_a_role(etcd: Etcd, proxy: Proxy) -> None:
+    revision = etcd.put("cilium/state/a", "1")
+    proxy.await_status(lambda status: bool(status["revision"] == revision))
+    asked = proxy.etcdctl(proxy.certificate("remote-c2"), "endpoint", "status", "--write-out=json")
+    [endpoint] = json.loads(asked.stdout)
+    [own] = json.loads(etcd.etcdctl("endpoint", "status", "--write-out=json"))
+    assert endpoint["Status"]["version"] == own["Status"]["version"]
+    assert endpoint["Status"]["leader"] == own["Status"]["leader"]
+    assert endpoint["Status"]["header"]["revision"] == revision
+    nobody = proxy.etcdctl(proxy.certificate("daemon-c2"), "endpoint", "status")
+    assert "permission denied" in nobody.stderr
+
+
+async def test_nothing_that_writes_exists(proxy: Proxy) -> None:
     methods = ["KV/Put", "KV/DeleteRange", "KV/Txn", "KV/Compact", "Lease/LeaseGrant", "Auth/Authenticate"]
     methods += ["Maintenance/Snapshot", "Cluster/MemberRemove"]
     channel: Any

@@ -15,12 +15,13 @@ from certs.leaves import issue
 from certs.names import Leaf, server_name
 from certs.pair import load_pair
 from etcdproxy.history import History
-from etcdproxy.hub import Hub, Store
+from etcdproxy.hub import Hub
 from etcdproxy.policy import Policy
 from etcdproxy.server import make_server
 from etcdproxy.service import Service
+from etcdproxy.store import Store
 from tests.support.entries import entry
-from tests.support.proxy import Reader
+from tests.support.proxy import Reader, WatchCall
 
 STATE, STATE_END = b"cilium/state/", b"cilium/state0"
 
@@ -53,6 +54,12 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     await running.stop(0)
 
 
+async def read_to_the_end(watch: WatchCall) -> None:
+    """What was on its way to the reader still comes, then the reason why there is no more."""
+    while True:
+        await watch.read()
+
+
 async def test_who_does_not_read_is_ended_and_the_others_lose_nothing(door: Door) -> None:
     reading = Reader(door.channel)
     async with (
@@ -72,8 +79,7 @@ async def test_who_does_not_read_is_ended_and_the_others_lose_nothing(door: Door
             while door.service.streams == 2:
                 door.service.end_stalled()
                 await asyncio.sleep(0.01)
-        with pytest.raises(grpc.aio.AioRpcError) as ended:  # what was on its way still comes, then the reason
-            while True:
-                await deaf.read()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await read_to_the_end(deaf)
         assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert door.service.streams == 1

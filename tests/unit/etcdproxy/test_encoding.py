@@ -11,6 +11,7 @@ from etcdproxy.encoding import (
     encode_varint,
     encode_watch,
 )
+from etcdproxy.store import Store
 from wire.proto import kv_pb2, rpc_pb2
 
 _kvs = st.builds(
@@ -22,7 +23,7 @@ _kvs = st.builds(
     version=st.integers(0, 2**31),
     lease=st.integers(-(2**63), 2**63 - 1),
 )
-HEADER = encode_header(cluster_id=2**64 - 1, member_id=1, revision=2**62, raft_term=3)
+HEADER = encode_header(Store(2**64 - 1, 1, 3), 2**62)
 
 
 @given(st.integers(0, 2**64 - 1))

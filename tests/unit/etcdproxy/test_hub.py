@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from etcdproxy.history import Compacted, History
-from etcdproxy.hub import Hub, Selection, Store, Watcher
+from etcdproxy.hub import Hub, Selection, Watcher
 from etcdproxy.policy import Interval
+from etcdproxy.store import Store
 from tests.support.entries import entry
 
 STORE = Store(1, 2, 3)

@@ -5,10 +5,11 @@ import pytest
 from etcdproxy.encoding import encode_header
 from etcdproxy.history import Compacted, History
 from etcdproxy.ranges import answer_range
+from etcdproxy.store import Store
 from tests.support.entries import entry
 from wire.proto import rpc_pb2
 
-HEADER = encode_header(cluster_id=(1 << 64) - 1, member_id=2, revision=300, raft_term=4)
+HEADER = encode_header(Store((1 << 64) - 1, 2, 4), 300)
 
 
 def ask(history: History, key: bytes, range_end: bytes = b"", **options: int) -> rpc_pb2.RangeResponse:

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from etcdproxy.history import History
-from etcdproxy.hub import BATCH_BYTES, PART_BYTES, Hub, Store
+from etcdproxy.hub import BATCH_BYTES, PART_BYTES, Hub
 from etcdproxy.policy import Interval
+from etcdproxy.store import Store
 from etcdproxy.stream import StreamLost, WatchStream
 from tests.support.entries import entry
 from wire.proto import kv_pb2, rpc_pb2
