@@ -19,7 +19,7 @@ from meshd.daemon.services import Services
 from meshd.daemon.store import Dirty, Store
 from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
-from wire.keys import SHARED_KINDS, Kind
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 from wire.local import LocalService
 from wire.records import IP, Node, Service
 
@@ -47,6 +47,11 @@ class Mesh:
         self._restored = restored
         self.services.restore(restored.services)
 
+    @property
+    def restored(self) -> bool:
+        """Everything that was found at the start has been spoken of, or is pruned."""
+        return self._restored is None
+
     def want(self, entry: Entry) -> None:
         """Something that no cluster says, such as this node's own settings."""
         self._maps.want(entry.map, entry.key, entry.value)
@@ -63,12 +68,17 @@ class Mesh:
         return merge(local, remotes, cluster=self._own)
 
     def refresh(self) -> bool:
-        """Brings desired up to date with the store, in slices; True if there is more."""
-        dirty = self._store.take(SLICE)
+        """Brings desired up to date with the store, in slices; True if there is more.
+
+        Our own cluster is heard first: until then nobody can say what it claims for itself.
+        """
+        own_heard = self._store.synced(self._own, SHARED_KINDS)
+        dirty = self._store.take(SLICE, only=None if own_heard else self._own)
         self._wish(self._changes(dirty))
-        if self._store.dirty:
+        if any(own_heard or cluster == self._own for cluster, _ in self._store.dirty):
             return True
-        self._release_restored()
+        if own_heard:
+            self._release_restored()
         return False
 
     def _changes(self, dirty: Dirty) -> Wishes:
@@ -101,8 +111,11 @@ class Mesh:
     def _want_pods(self, names: Iterable[str]) -> None:
         for name in names:
             identity = self.addresses.local_pods.get(name)
-            value = None if identity is None else identity.to_bytes(4, sys.byteorder)
-            self._pods.want(PODS, ip_address(name).packed, value)
+            key = ip_address(name).packed
+            if identity is not None:
+                self._pods.want(PODS, key, identity.to_bytes(4, sys.byteorder))
+            elif key in self._pods.desired[PODS]:  # else it may be a pod whose node, ours, was not heard yet
+                self._pods.want(PODS, key, None)
 
     def _nodes(self, cluster: str) -> Callable[[str], Node | None]:
         return lambda name: cast(Node | None, self._store.record(cluster, Kind.NODE, name))
@@ -132,7 +145,7 @@ class Mesh:
         self._judged = (heard, present)
         self._wish(self.services.retain(self._may_stay))
         self._prune()
-        if all(state.synced(kind) for state in self._store.clusters.values() for kind in SHARED_KINDS):
+        if all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS):
             self.services.forget_restored()
             self._restored = None
 

@@ -151,7 +151,7 @@ class Daemon:
             "loaded": True,
             "local-synced": local,
             "remotes-synced": local and remotes,
-            "reconciled": local and remotes and settled and self.maps.in_sync_since is not None,
+            "reconciled": local and remotes and settled and self.mesh.restored and self.maps.in_sync_since is not None,
         }
 
 

@@ -137,10 +137,12 @@ class Store:
             self._mark(cluster, kind, shelf.records)
         self._wake()
 
-    def take(self, limit: int) -> Dirty:
-        """What changed and was not taken yet, at most `limit` names of each kind and cluster."""
+    def take(self, limit: int, *, only: str | None = None) -> Dirty:
+        """What changed and was not taken yet, at most `limit` names of each kind and cluster; `only` of one cluster."""
         taken: Dirty = {}
         for key, names in list(self.dirty.items()):
+            if only is not None and key[0] != only:
+                continue
             if len(names) <= limit:
                 taken[key] = self.dirty.pop(key)
             else:

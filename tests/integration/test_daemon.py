@@ -1,125 +1,153 @@
-"""The daemon between two real clusters (etcd, proxy, mutual TLS), with a fake in the place of the kernel."""
-
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from ipaddress import ip_address
-from pathlib import Path
+"""The daemon between two real clusters (etcd, proxy, mutual TLS), with a strict fake in the place of the kernel."""
 
 import pytest
 
-from certs.names import Kind as LeafKind
-from certs.names import Leaf
-from datapath.entries import config_entry
-from meshd.daemon.config import DaemonConfig
-from meshd.daemon.datapath import Datapath
-from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
-from meshd.daemon.program import Daemon, read_local_file
+from meshd.daemon.link import LinkState
+from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from tests.support import records
-from tests.support.kernel import FakeInterfaces, FakeMaps
-from tests.support.proxied import ProxiedCluster, new_authority
+from tests.support.scene import Scene, until
+from tests.support.scene import scene as scene
+from wire.keys import HEARTBEAT, Kind, cluster_config, record
 
 pytestmark = pytest.mark.etcd
-DEADLINE_S = 20.0
 FRONTEND = "30.1.1.1:80/TCP"
+ALL = {"10.0.0.1", "10.0.0.2", "20.0.0.1", "20.0.0.2"}
 
 
-@dataclass
-class Scene:
-    """Cluster1 has the daemon, on node n1; cluster2 is a remote."""
-
-    folder: Path
-    one: ProxiedCluster
-    two: ProxiedCluster
-    maps: FakeMaps = field(default_factory=FakeMaps)
-    interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
-
-    @property
-    def mesh_folder(self) -> Path:
-        return self.folder / "mesh"
-
-    def config(self) -> DaemonConfig:
-        return DaemonConfig(
-            cluster="cluster1",
-            cluster_id=1,
-            node="n1",
-            local=self.folder / "local.yaml",
-            clustermesh=self.mesh_folder,
-            bpffs=self.folder,
-            cgroup=self.folder,
-            run_dir=self.folder / "run",
-        )
-
-    @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[Daemon]:
-        """A daemon on the fake kernel as it is, until the end of the block."""
-        with ThreadPoolExecutor(1) as executor:
-            target = MapTarget(self.maps)
-            pods = PodTarget(self.maps, find=self.interfaces.find, attach=self.interfaces.attach)
-            held = {name: target.dump(name) for name in MAPS}
-            datapath = Datapath(target, pods, held, config_entry(tunnel_ifindex=9, underlay_mtu=1500), ())
-            daemon = Daemon(self.config(), read_local_file(self.config()), datapath, executor)
-            async with asyncio.TaskGroup() as group:  # the test fails at once if the daemon does
-                task = group.create_task(daemon.run())
-                yield daemon
-                task.cancel()
-
-    def backends(self) -> dict[str, set[str]]:
-        """Frontends with their backends, as the kernel would balance them."""
-        from meshd.daemon.restoration import restore
-
-        frontends = restore(self.maps.content, max_clusters=255).services.frontends
-        names = {6: "TCP", 17: "UDP"}
-        return {f"{a}:{p}/{names[t]}": {str(b[0]) for b in backends} for (a, p, t), backends in frontends.items()}
+def link(daemon: Daemon, cluster: str) -> tuple[str, str]:
+    """State and reason of a remote's control link."""
+    (remote,) = (remote for remote in daemon.remotes() if remote.cluster == cluster)
+    return remote.link.state, remote.link.reason
 
 
-async def until(fact: Callable[[], object], what: str = "") -> None:
-    """Waits until the fact is true."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not fact():  # noqa: ASYNC110 — the facts are no events
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    authority = new_authority(tmp_path / "ca")
-    one = ProxiedCluster(tmp_path, "cluster1", authority, tmp_path / "certs1")
-    two = ProxiedCluster(tmp_path, "cluster2", authority, tmp_path / "certs2")
-    try:
-        one.start()
-        two.start()
-        (tmp_path / "mesh").mkdir()
-        (tmp_path / "local.yaml").write_text(one.remote_file(Leaf(LeafKind.DAEMON, "cluster1")))
-        (tmp_path / "mesh" / "cluster2").write_text(two.remote_file(Leaf(LeafKind.REMOTE, "cluster1")))
-        one.etcd.put_all(
-            records.cluster("cluster1", 1)
-            | records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24")
-            | records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65537)
-            | records.local_service("cluster1", "default/rebel-base", "30.1.1.1", "10.0.0.1", "10.0.0.2")
-        )
-        two.etcd.put_all(
-            records.cluster("cluster2", 2)
-            | records.node("cluster2", 2, "n1", "172.18.2.11", "20.0.0.0/24")
-            | records.identity("cluster2", 131073)
-            | records.ip("cluster2", "20.0.0.1", "172.18.2.11", 131073)
-            | records.service("cluster2", 2, "default/rebel-base", "20.0.0.1", "20.0.0.2")
-        )
-        made = Scene(tmp_path, one, two)
-        made.interfaces.add(ip_address("10.0.0.1"), 7)
-        yield made
-    finally:
-        one.stop()
-        two.stop()
+def shown(daemon: Daemon, cluster: str) -> dict[str, object]:
+    """The cluster in the status."""
+    clusters = Report(daemon).status()["clusters"]
+    found: dict[str, object] = next(entry for entry in clusters if entry["cluster"] == cluster)
+    return found
 
 
 async def test_both_clusters_backends_and_addresses_reach_the_maps(scene: Scene) -> None:
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
-        assert scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.1", "20.0.0.2"}}
+        assert scene.backends() == {FRONTEND: ALL}
         assert Report(daemon).status()["state"] == "ok"
         assert scene.interfaces.attached == [7]
-        assert len(scene.maps.content["md_endpoint"]) == 1
-        assert len(scene.maps.content["md_cidrs"]) == 1
+        held = {name: len(entries) for name, entries in scene.maps.content.items() if entries}
+        assert held == {"md_be4": 4, "md_svc4": 5, "md_ipcache": 3, "md_cidrs": 1, "md_endpoint": 1, "md_cfg": 1}
+
+
+async def test_events_arrive_while_it_watches(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        connects = daemon.remotes()[0].connects
+        scene.two.etcd.put_all(records.service("cluster2", 2, "default/rebel-base", "20.0.0.3"))
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.3"}})
+        scene.two.etcd.delete(record(Kind.SERVICE, "cluster2", "default/rebel-base"))
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})
+        scene.one.etcd.delete(record(Kind.LOCAL_SERVICE, "cluster1", "default/rebel-base"))
+        await until(lambda: not scene.maps.content["md_svc4"] and not scene.maps.content["md_be4"])
+        assert daemon.remotes()[0].connects == connects
+
+
+async def test_a_lost_proxy_takes_nothing_away_and_its_return_brings_what_was_missed(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        writes = len(scene.maps.writes)
+        scene.two.kill_proxy()
+        await until(lambda: link(daemon, "cluster2")[0] == LinkState.DISCONNECTED)
+        assert Report(daemon).status()["state"] == "degraded"
+        scene.two.etcd.delete(record(Kind.IP, "cluster2", "20.0.0.1"))
+        scene.two.etcd.put_all(records.service("cluster2", 2, "default/rebel-base", "20.0.0.2", "20.0.0.3"))
+        scene.two.etcd.compact(scene.two.etcd.put(HEARTBEAT, "again"))
+        assert len(scene.maps.writes) == writes
+        scene.two.start_proxy()
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.2", "20.0.0.3"}})
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 2)
+        await until(lambda: link(daemon, "cluster2") == (LinkState.READY, ""))
+
+
+async def test_another_etcd_behind_the_same_name_is_heard_anew(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        scene.two.stop()
+        scene.two.etcd.wipe()
+        scene.two.etcd.start()
+        scene.two.etcd.put_all(
+            records.cluster("cluster2", 2) | records.service("cluster2", 2, "default/rebel-base", "20.0.0.9")
+        )
+        scene.two.start_proxy()
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.9"}})
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 2)
+
+
+async def test_bad_records_are_skipped_counted_by_reason_and_shown(scene: Scene) -> None:
+    bad = {
+        record(Kind.IP, "cluster2", "20.0.0.7"): "not JSON",
+        **records.ip("cluster2", "20.0.0.8", "172.18.2.11", 65537),
+        record(Kind.IP, "cluster2", "20.0.0.999"): '{"IP":"20.0.0.999","ID":131073}',
+        **records.service("cluster2", 9, "default/other", "20.0.0.1"),
+        record(Kind.NODE, "cluster2", "n7"): '{"Name":"n7","Cluster":"cluster1","ClusterID":2}',
+    }
+    scene.two.etcd.put_all(bad)
+    async with scene.daemon() as daemon:
+        await until(lambda: "remotes-synced" in daemon.readiness.reached)
+        kinds = shown(daemon, "cluster2")["kinds"]
+        assert isinstance(kinds, dict)
+        assert kinds["ip"]["reasons"] == {"not-json": 1, "identity-out-of-range": 1, "invalid-ip": 1}
+        assert (kinds["ip"]["offered"], kinds["ip"]["accepted"], kinds["ip"]["rejected"]) == (4, 1, 3)
+        assert kinds["services"]["reasons"] == {"wrong-cluster-id": 1}
+        assert kinds["nodes"]["last_rejected"]["reason"] == "wrong-cluster"
+        await until(lambda: scene.backends() == {FRONTEND: ALL})
+        findings = "\n".join(Report(daemon).status()["findings"])
+        assert "cluster2: 3 of 4 ip records rejected" in findings
+        scene.two.etcd.put_all(records.ip("cluster2", "20.0.0.7", "172.18.2.11", 131073))
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 4)
+
+
+async def test_a_restart_with_nothing_changed_writes_nothing(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+    writes = list(scene.maps.writes)
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        assert daemon.maps.delta.unclaimed() == 0
+    assert scene.maps.writes == writes
+
+
+async def test_a_restart_beside_a_dead_cluster_keeps_what_is_its(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+    scene.two.stop()
+    async with scene.daemon() as daemon:
+        await until(lambda: "local-synced" in daemon.readiness.reached)
+        scene.one.etcd.put_all(records.local_service("cluster1", "default/rebel-base", "30.1.1.1", "10.0.0.3"))
+        await until(lambda: "10.0.0.3" in scene.backends()[FRONTEND])
+        assert scene.backends() == {FRONTEND: {"10.0.0.3", "20.0.0.1", "20.0.0.2"}}
+        assert len(scene.maps.content["md_ipcache"]) == 3
+        assert "remotes-synced" in daemon.readiness.missing
+        (scene.mesh_folder / "cluster2").unlink()
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.3"}})
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 2)
+
+
+async def test_faulty_maps_end_as_good_ones(scene: Scene) -> None:
+    from tests.support.kernel import random_faults
+
+    scene.maps.fails = random_faults(1, share=0.1)
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        assert scene.backends() == {FRONTEND: ALL}
+
+
+async def test_a_changed_cluster_config_is_read_again(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        scene.two.etcd.put(cluster_config("cluster2"), '{"id":1}')
+        await until(lambda: link(daemon, "cluster2")[0] == LinkState.REJECTED)
+        assert "its ID 1 is that of cluster1" in link(daemon, "cluster2")[1]
+        assert scene.backends() == {FRONTEND: ALL}
+        scene.two.etcd.put(cluster_config("cluster2"), '{"id":3}')
+        await until(lambda: daemon.members.name_of(3) == "cluster2")
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})

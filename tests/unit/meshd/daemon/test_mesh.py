@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import permutations, product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +32,8 @@ class World:
     content: Content = field(default_factory=dict)
     maps: Delta = field(default_factory=lambda: Delta(MapShape()))
     pods: Delta = field(default_factory=lambda: Delta(PodShape()))
+    heard: bool = True
+    """Our own cluster's first lists are complete."""
 
     def __post_init__(self) -> None:
         self.store = Store(lambda: None)
@@ -39,6 +41,8 @@ class World:
         self.mesh = Mesh(self.store, self.members, node="n1", maps=self.maps, pods=self.pods)
         for cluster in IDS:
             self.join(cluster)
+        if self.heard:
+            self.sync("cluster1")
 
     def join(self, cluster: str) -> None:
         self.members.join(cluster, IDS[cluster])
@@ -192,7 +196,7 @@ def test_the_pods_of_this_node_are_those_at_its_address() -> None:
 
 def restarted(before: World) -> World:
     """A new process whose maps hold what the old one wished."""
-    world = World()
+    world = World(heard=False)
     held = {name: dict(entries) for name, entries in before.maps.desired.items()}
     for name, entries in held.items():
         world.maps.restore(name, entries)
@@ -212,12 +216,34 @@ def hear(world: World, *clusters: str) -> None:
 
 
 def test_a_restart_with_nothing_changed_has_nothing_to_do_whoever_is_heard_first() -> None:
-    for order in (["cluster1", "cluster2", "cluster3"], ["cluster3", "cluster2", "cluster1"]):
+    for order in permutations(IDS):
         world = restarted(told())
         for cluster in order:
             hear(world, cluster)
             assert world.maps.plan() is None
         assert world.maps.unclaimed() == 0
+
+
+def test_a_pod_found_at_the_start_stays_until_our_node_was_heard() -> None:
+    world = restarted(told())
+    key = bytes([10, 0, 0, 1])
+    world.pods.restore(PODS, {key: b""})
+    world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65537))
+    world.refresh()
+    assert world.pods.plan() is None
+    hear(world, "cluster1")
+    assert list(world.pods.desired[PODS]) == [key]
+
+
+def test_what_others_claim_waits_until_our_own_cluster_was_heard() -> None:
+    world = restarted(World())
+    world.say("cluster2", Kind.IP, records.ip("cluster2", "10.0.0.1", "172.18.2.12", 131074))
+    world.refresh()
+    assert world.count() == 0
+    world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65537))
+    world.sync("cluster1")
+    world.refresh()
+    assert lines(world, "md_ipcache") == ["10.0.0.1 identity=65537 tunnel=none remote=False"]
 
 
 def test_what_a_cluster_owned_goes_only_after_it_was_heard() -> None:

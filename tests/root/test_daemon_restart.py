@@ -1,0 +1,128 @@
+"""A real daemon on a node of the testbed, stopped and started again, seen from outside: strace and the kernel's maps.
+
+cluster1-node2 ── the daemon ── bpffs, cgroup, md_vxlan, veths of frontend-1, x-wing, inventory-1
+cluster2 ──────── its proxy, a real remote
+"""
+
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datapath.maps import Maps
+from datapath.pins import Pins
+from meshd.daemon.kernel import MAPS
+from meshd.socket import SocketError, get
+from meshd.testbed.layout import BPFFS
+from meshd.testbed.parts import socket_path
+from meshd.testbed.testbed import Testbed
+
+pytestmark = pytest.mark.root
+DAEMON = "cluster1/daemon-node2"
+GLOBAL = "io.cilium/global-service"
+DEADLINE_S = 30.0
+BPF_WRITES = re.compile(
+    r"bpf\(BPF_(MAP_UPDATE|MAP_DELETE|MAP_CREATE|PROG_LOAD|PROG_ATTACH|LINK_CREATE|LINK_UPDATE|OBJ_PIN)"
+)
+NETLINK_WRITES = re.compile(r"nlmsg_type=RTM_(NEW|DEL|SET)\w+, nlmsg_flags=NLM_F_REQUEST")
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    testbed = Testbed(f"d{secrets.token_hex(3)}")
+    try:
+        testbed.up()
+        for cluster in ("cluster1", "cluster2"):
+            testbed.annotate(cluster, "Service", "rebel-base", GLOBAL, "true")
+        until(lambda: status(testbed).get("services") == 1)
+        yield testbed
+    finally:
+        testbed.down()
+
+
+def status(bed: Testbed) -> dict[str, Any]:
+    """What the daemon says, empty if it does not answer."""
+    try:
+        answer: dict[str, Any] = get(socket_path(bed.layout, "cluster1", "node2", "daemon"), "/v1/status")
+    except SocketError:
+        return {}
+    return answer
+
+
+def reconciled(bed: Testbed) -> bool:
+    return bool(status(bed).get("events", {}).get("reconciled"))
+
+
+def until(fact: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not fact():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.05)
+
+
+def held(bed: Testbed) -> dict[str, dict[bytes, bytes]]:
+    """Everything in the pinned maps."""
+    with Maps(Pins(BPFFS, bed.layout.instance("cluster1", "node2")).folder) as maps:
+        return {name: maps.dump(name) for name in (*MAPS, "md_endpoint")}
+
+
+def test_what_the_cluster_says_is_in_the_kernel(bed: Testbed) -> None:
+    until(lambda: status(bed).get("state") == "ok")
+    until(lambda: len(held(bed)["md_be4"]) == 4)
+    counts = {name: len(entries) for name, entries in held(bed).items()}
+    assert counts["md_svc4"] == 5
+    assert counts["md_endpoint"] == 3
+    assert counts["md_cidrs"] == 2
+    assert counts["md_ipcache"] == 10
+
+
+def test_a_restart_with_nothing_changed_writes_nothing(bed: Testbed, tmp_path: Path) -> None:
+    until(lambda: reconciled(bed) and len(held(bed)["md_be4"]) == 4)
+    before = held(bed)
+    bed.kill_part(DAEMON)
+    until(lambda: not status(bed))
+    part, trace = bed.part(DAEMON), tmp_path / "trace"
+    argv = ["strace", "-f", "-qq", "-s", "64", "-e", "trace=bpf,sendto,sendmsg", "-o", str(trace), *part.argv]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, preexec_fn=part.place.enter, cwd="/")
+        try:
+            until(lambda: reconciled(bed))
+        finally:
+            _end(process)
+    assert held(bed) == before
+    lines = trace.read_text(errors="replace").splitlines()
+    assert [line for line in lines if "BPF_MAP_LOOKUP" in line], "strace saw the maps being read"
+    assert [line for line in lines if "RTM_GET" in line], "strace saw netlink being asked"
+    assert [line for line in lines if BPF_WRITES.search(line)] == []
+    assert [line for line in lines if NETLINK_WRITES.search(line)] == []
+    assert status(bed) == {}
+    bed.start_parts([part])
+
+
+def test_sigterm_ends_it_and_the_kernel_keeps_everything(bed: Testbed) -> None:
+    until(lambda: reconciled(bed))
+    before = held(bed)
+    bed.kill_part(DAEMON, signal.SIGTERM)
+    until(lambda: not status(bed))
+    assert held(bed) == before
+    log = bed.layout.log(bed.part(DAEMON).record_name).read_text()
+    assert "stopped; what is in the kernel stays" in log
+    bed.start_parts([bed.part(DAEMON)])
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """strace ends when the daemon does; SIGTERM is the daemon's."""
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    for pid in children.stdout.split():
+        subprocess.run(["kill", "-TERM", pid], check=False)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
