@@ -1,9 +1,11 @@
-"""What is known of the readers: who they are, what they have open, what was refused. Bounded."""
+"""What is known of the readers: who they are, what they have open and may still open, what was refused. Bounded."""
 
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from etcdproxy.limits import Bucket, Limits
 
 _MAX_PEERS = 1000
 _MAX_REFUSALS = 100
@@ -15,7 +17,9 @@ class Peer:
 
     name: str
     role: str
+    bucket: Bucket
     streams: int = 0
+    watches: int = 0
     ranges: int = 0
     refused: int = 0
     seen: float = field(default_factory=time.monotonic)
@@ -32,14 +36,18 @@ class Refusal(NamedTuple):
 class Peers:
     """All peers heard of since the start, the least recently seen forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.streams = 0
+        self.watches = 0
         self._peers: dict[str, Peer] = {}
         self.refusals: deque[Refusal] = deque(maxlen=_MAX_REFUSALS)
         self.refused: Counter[str] = Counter()
 
     def see(self, name: str, role: str) -> Peer:
-        peer = self._peers.pop(name, None) or Peer(name, role)
-        peer.role, peer.seen = role, time.monotonic()
+        now = time.monotonic()
+        peer = self._peers.pop(name, None) or Peer(name, role, Bucket(self.limits.peer_requests_burst, now))
+        peer.role, peer.seen = role, now
         self._peers[name] = peer
         if len(self._peers) > _MAX_PEERS:
             idle = (known for known, other in self._peers.items() if not other.streams)
@@ -51,6 +59,28 @@ class Peers:
         peer.refused += 1
         self.refused[reason] += 1
         self.refusals.append(Refusal(peer.name, key.decode(errors="backslashreplace")[:200], reason))
+
+    def excess(self, peer: Peer) -> str:
+        """Which limit one more request of this peer would break, empty if none; the request is then counted."""
+        return "" if peer.bucket.take(self.limits, peer.seen) else "requests per second"
+
+    def excess_streams(self, peer: Peer) -> str:
+        """Which limit one more stream would break, empty if none."""
+        limits = self.limits
+        return "streams" if peer.streams >= limits.peer_streams or self.streams >= limits.streams else ""
+
+    def excess_watches(self, peer: Peer) -> str:
+        """Which limit one more watch would break, empty if none."""
+        limits = self.limits
+        return "watches" if peer.watches >= limits.peer_watches or self.watches >= limits.watches else ""
+
+    def count_stream(self, peer: Peer, difference: int) -> None:
+        peer.streams += difference
+        self.streams += difference
+
+    def count_watches(self, peer: Peer, difference: int) -> None:
+        peer.watches += difference
+        self.watches += difference
 
     def all(self) -> list[Peer]:
         return sorted(self._peers.values(), key=lambda peer: peer.name)

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from etcdproxy.history import Compacted
 from etcdproxy.hub import Hub
+from etcdproxy.limits import Limits
 from etcdproxy.peers import Peer, Peers
 from etcdproxy.policy import Interval, Policy, allows
 from etcdproxy.ranges import answer_range, answer_status
@@ -30,11 +31,33 @@ _SWEEP_S = 5.0
 _NOTIFY_S = 600.0  # as etcd
 
 _DENIED = "etcdserver: permission denied"
+_TOO_MANY = "meshd: too many"
 _NO_KEY = "etcdserver: key is not provided"
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _PeerGate:
+    """What one peer may watch: within its grant and the limits."""
+
+    peers: Peers
+    peer: Peer
+    granted: tuple[Interval, ...]
+
+    def refuse(self, interval: Interval) -> str:
+        if not allows(self.granted, interval):
+            self.peers.refuse(self.peer, interval.start, _DENIED)
+            return f"rpc error: code = PermissionDenied desc = {_DENIED}"
+        if excess := self.peers.excess_watches(self.peer):
+            self.peers.refuse(self.peer, interval.start, f"{_TOO_MANY} {excess}")
+            return f"rpc error: code = ResourceExhausted desc = {_TOO_MANY} {excess}"
+        return ""
+
+    def count(self, difference: int) -> None:
+        self.peers.count_watches(self.peer, difference)
 
 
 @dataclass(slots=True, eq=False)
@@ -52,9 +75,9 @@ class Service(grpc.GenericRpcHandler):
     A stream whose reader takes nothing for `stall_s` seconds is ended.
     """
 
-    def __init__(self, hub: Hub, policy: Policy, *, stall_s: float = STALL_S) -> None:
+    def __init__(self, hub: Hub, policy: Policy, limits: Limits, *, stall_s: float = STALL_S) -> None:
         self.policy = policy
-        self.peers = Peers()
+        self.peers = Peers(limits)
         self._hub = hub
         self._stall_s = stall_s
         self._streams: dict[_OpenStream, None] = {}
@@ -67,10 +90,6 @@ class Service(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The method's handler; None, which gRPC answers with UNIMPLEMENTED, for all that does not exist."""
         return self._methods.get(handler_call_details.method)
-
-    @property
-    def streams(self) -> int:
-        return len(self._streams)
 
     async def run(self) -> None:
         """Ends streams that stall, and tells idle watchers how far they have heard. Never returns."""
@@ -99,7 +118,7 @@ class Service(grpc.GenericRpcHandler):
                 stream.watch.end()
 
     async def _range(self, body: bytes, context: Context) -> bytes:
-        peer, granted = self._see(context)
+        peer, granted = await self._admit(context)
         try:
             request = rpc_pb2.RangeRequest.FromString(body)
         except DecodeError:
@@ -118,37 +137,37 @@ class Service(grpc.GenericRpcHandler):
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, _COMPACTED)
 
     async def _status(self, _body: bytes, context: Context) -> bytes:
-        peer, granted = self._see(context)
+        peer, granted = await self._admit(context)
         if not granted:
             await self._refuse(context, peer, b"", grpc.StatusCode.PERMISSION_DENIED, _DENIED)
         await self._await_ready(context)
         return answer_status(self._hub.store, self._hub.history.revision, self._hub.header())
 
     async def _watch(self, _requests: object, context: Context) -> None:
-        peer, granted = self._see(context)
+        peer, granted = await self._admit(context)
         await self._await_ready(context)
 
-        def may_watch(interval: Interval) -> bool:
-            allowed = allows(granted, interval)
-            if not allowed:
-                self.peers.refuse(peer, interval.start, _DENIED)
-            return allowed
-
-        stream = _OpenStream(WatchStream(self._hub, may_watch), peer, asyncio.current_task())
+        if excess := self.peers.excess_streams(peer):
+            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_MANY} {excess}")
+        gate = _PeerGate(self.peers, peer, granted)
+        stream = _OpenStream(WatchStream(self._hub, gate), peer, asyncio.current_task())
         self._streams[stream] = None
-        peer.streams += 1
+        self.peers.count_stream(peer, 1)
         try:
             problem = await _converse(stream, context)
         finally:
-            peer.streams -= 1
+            self.peers.count_stream(peer, -1)
             del self._streams[stream]
             stream.watch.close()
         await context.abort(*problem)
 
-    def _see(self, context: Context) -> tuple[Peer, tuple[Interval, ...]]:
+    async def _admit(self, context: Context) -> tuple[Peer, tuple[Interval, ...]]:
+        """Who asks, and what that peer may read; refuses who asks too often."""
         name = peer_name(context.auth_context())
-        role = self.policy.role_of(name)
-        return self.peers.see(name, role or ""), self.policy.granted(name)
+        peer = self.peers.see(name, self.policy.role_of(name) or "")
+        if excess := self.peers.excess(peer):
+            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_MANY} {excess}")
+        return peer, self.policy.granted(name)
 
     async def _refuse(self, context: Context, peer: Peer, key: bytes, code: grpc.StatusCode, reason: str) -> NoReturn:
         self.peers.refuse(peer, key, reason)

@@ -5,7 +5,7 @@ Answers to requests (created, cancelled) come in the order of the requests and b
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol
 
 from etcdproxy.encoding import encode_watch
 from etcdproxy.history import Compacted
@@ -15,7 +15,6 @@ from wire.proto import rpc_pb2
 
 _MAX_ANSWERS = 64  # not yet sent; further requests of the stream wait
 _NO_WATCH = -1
-_DENIED = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 _DUPLICATE = "mvcc: duplicate watch ID provided on the WatchStream"
 _EMPTY_RANGE = "mvcc: watcher range is empty"
 
@@ -26,15 +25,25 @@ class StreamLost(Exception):
     """The stream must end: what its watchers have heard has no continuation here."""
 
 
+class Gate(Protocol):
+    """What a stream's peer may do, and the account of it."""
+
+    def refuse(self, interval: Interval) -> str:
+        """Why this interval may not be watched, empty if it may."""
+
+    def count(self, difference: int) -> None:
+        """So many watches more are open, or less."""
+
+
 class WatchStream:
     """The watchers of one stream. `take` gives one answer at a time; after it gave None, `wait` for more.
 
-    `allows(interval)` says whether the peer may watch it.
+    The gate decides what may be watched.
     """
 
-    def __init__(self, hub: Hub, allows: Callable[[Interval], bool]) -> None:
+    def __init__(self, hub: Hub, gate: Gate) -> None:
         self._hub = hub
-        self._allows = allows
+        self._gate = gate
         self._watchers: dict[int, Watcher] = {}
         self._next_id = 0
         self._answers: deque[bytes] = deque()
@@ -121,14 +130,15 @@ class WatchStream:
         """Forgets all watchers."""
         for watcher in self._watchers.values():
             self._hub.remove(watcher)
+        self._gate.count(-len(self._watchers))
         self._watchers.clear()
         self._behind.clear()
 
     def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
         key = request.key or b"\0"
         interval = Interval.of_request(key, request.range_end)
-        if not self._allows(interval):
-            self._refuse(_DENIED)
+        if reason := self._gate.refuse(interval):
+            self._refuse(reason)
         elif request.watch_id and request.watch_id in self._watchers:
             self._refuse(_DUPLICATE)
         elif interval.is_empty:
@@ -143,6 +153,7 @@ class WatchStream:
         start = max(request.start_revision, 0)
         watcher = Watcher(self, watch_id, selection, start, request.fragment, request.progress_notify)
         self._watchers[watch_id] = watcher
+        self._gate.count(1)
         self._answer(self._encode(watch_id=watch_id, created=True))
         self._hub.add(watcher)
 
@@ -164,6 +175,7 @@ class WatchStream:
     def _forget(self, watcher: Watcher) -> None:
         del self._watchers[watcher.watch_id]
         self._behind.pop(watcher, None)
+        self._gate.count(-1)
         self._hub.remove(watcher)
 
     def _next_events(self, watcher: Watcher) -> bytes | None:

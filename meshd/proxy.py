@@ -15,6 +15,7 @@ from pydantic import field_validator
 from certs.names import CertsError, check_cluster_name
 from certs.pair import Pair, load_pair
 from etcdproxy.hub import Hub
+from etcdproxy.limits import Limits
 from etcdproxy.policy import Policy, Users
 from etcdproxy.server import ListenError, make_server
 from etcdproxy.service import Service
@@ -40,6 +41,7 @@ class ProxyConfig(Settings):
     users: Path | None = None
     run_dir: Path = Path("/run/meshd")
     instance: str = ""
+    limits: Limits = Limits()
 
     @field_validator("cluster")
     @classmethod
@@ -105,7 +107,7 @@ async def run(config: ProxyConfig, pair: Pair, users: Users) -> None:
     """Runs until SIGTERM or SIGINT. Raises ListenError."""
     hub = Hub()
     upstream = Upstream(urlsplit(config.etcd).netloc, hub)
-    service = Service(hub, Policy(config.cluster, users))
+    service = Service(hub, Policy(config.cluster, users), config.limits)
     server, port = make_server(service, config.listen, pair)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -145,13 +147,14 @@ def _status(config: ProxyConfig, hub: Hub, upstream: Upstream, service: Service)
                 "events": hub.history.kept_events,
                 "bytes": hub.history.kept_bytes,
             },
-            "streams": service.streams,
+            "streams": service.peers.streams,
             "watchers": hub.watchers,
             "peers": [
                 {
                     "name": peer.name,
                     "role": peer.role,
                     "streams": peer.streams,
+                    "watches": peer.watches,
                     "ranges": peer.ranges,
                     "refused": peer.refused,
                     "seen_s": round(now - peer.seen, 3),

@@ -16,6 +16,7 @@ from certs.names import Leaf, server_name
 from certs.pair import load_pair
 from etcdproxy.history import History
 from etcdproxy.hub import Hub
+from etcdproxy.limits import Limits
 from etcdproxy.policy import Policy
 from etcdproxy.server import make_server
 from etcdproxy.service import Service
@@ -42,7 +43,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     client = issue(authority, Leaf.parse("remote-c2"), tmp_path, now=now)
     hub = Hub()
     hub.replace(History({}, 10, max_events=500), Store(1, 2, 3), continues=False)
-    service = Service(hub, Policy("c1"), stall_s=0.2)
+    service = Service(hub, Policy("c1"), Limits(), stall_s=0.2)
     pair = load_pair(server / "tls.crt", server / "tls.key", server / "ca.crt")
     running, port = make_server(service, "127.0.0.1:0", pair)
     await running.start()
@@ -74,12 +75,12 @@ async def test_who_does_not_read_is_ended_and_the_others_lose_nothing(door: Door
             heard += [event.kv.mod_revision for answer in answers for event in answer.events]
         assert heard == list(range(11, 1011))
         assert door.hub.history.kept_events <= 500
-        assert door.service.streams == 2
+        assert door.service.peers.streams == 2
         async with asyncio.timeout(20):
-            while door.service.streams == 2:
+            while door.service.peers.streams == 2:
                 door.service.end_stalled()
                 await asyncio.sleep(0.01)
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await read_to_the_end(deaf)
         assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert door.service.streams == 1
+        assert door.service.peers.streams == 1

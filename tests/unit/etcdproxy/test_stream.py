@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -18,6 +19,20 @@ STORE = Store(cluster_id=7, member_id=8, raft_term=3)
 Create = rpc_pb2.WatchCreateRequest
 
 
+@dataclass
+class OpenGate:
+    """Lets everything inside one interval pass, and keeps the account."""
+
+    granted: Interval = field(default_factory=lambda: Interval(b"", None))
+    watches: int = 0
+
+    def refuse(self, interval: Interval) -> str:
+        return "" if self.granted.contains(interval) else "permission denied"
+
+    def count(self, difference: int) -> None:
+        self.watches += difference
+
+
 @pytest.fixture
 def hub() -> Hub:
     hub = Hub()
@@ -27,7 +42,7 @@ def hub() -> Hub:
 
 @pytest.fixture
 def stream(hub: Hub) -> WatchStream:
-    return WatchStream(hub, lambda _interval: True)
+    return WatchStream(hub, OpenGate())
 
 
 def create(stream: WatchStream, key: bytes, end: bytes = b"", **options: object) -> None:
@@ -122,7 +137,7 @@ def test_cancel_is_answered_and_ends_the_events(hub: Hub, stream: WatchStream) -
 
 
 def test_refusals(hub: Hub) -> None:
-    stream = WatchStream(hub, Interval(b"a/", b"a0").contains)
+    stream = WatchStream(hub, OpenGate(Interval(b"a/", b"a0")))
     create(stream, b"a/", b"b")
     create(stream, b"a/x", watch_id=4)
     create(stream, b"a/x", watch_id=4)
@@ -135,6 +150,19 @@ def test_refusals(hub: Hub) -> None:
     assert "empty" in empty.cancel_reason
     assert not created.canceled
     assert stream.watchers == 1
+
+
+def test_every_watch_is_accounted_for(hub: Hub) -> None:
+    gate = OpenGate()
+    stream = WatchStream(hub, gate)
+    for start in (0, 0, 5, 0):  # the third is compacted at once
+        create(stream, b"a/", b"a0", start_revision=start)
+    drain(stream)
+    assert gate.watches == hub.watchers == 3
+    stream.handle(rpc_pb2.WatchRequest(cancel_request=rpc_pb2.WatchCancelRequest(watch_id=1)))
+    assert gate.watches == hub.watchers == 2
+    stream.close()
+    assert gate.watches == hub.watchers == 0
 
 
 def test_progress_comes_after_what_it_covers(hub: Hub, stream: WatchStream) -> None:
@@ -163,7 +191,7 @@ def test_idle_watchers_that_asked_are_notified(hub: Hub, stream: WatchStream) ->
 
 
 def test_a_stream_that_is_not_read_keeps_nothing_and_is_compacted(hub: Hub, stream: WatchStream) -> None:
-    reader = WatchStream(hub, lambda _interval: True)
+    reader = WatchStream(hub, OpenGate())
     for watch in (stream, reader):
         create(watch, b"a/", b"a0")
         drain(watch)
@@ -264,7 +292,7 @@ def test_random_histories_are_ordered_unique_atomic_and_complete(seed: int) -> N
     chance = random.Random(seed)
     hub = Hub()
     hub.replace(History({}, 1), STORE, continues=False)
-    stream = WatchStream(hub, lambda _interval: True)
+    stream = WatchStream(hub, OpenGate())
     keys = [b"a/%d" % number for number in range(5)] + [b"b/%d" % number for number in range(5)]
     expected: dict[int, list[tuple[int, bytes]]] = {}
     heard: dict[int, list[tuple[int, bytes]]] = {}
