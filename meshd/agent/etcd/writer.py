@@ -10,21 +10,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from identity.allocation import Allocator, IdentitiesExhausted
+from identity.allocation import Allocator
 from meshd.agent.etcd.beacon import canary_keys, config_value, timestamp
 from meshd.agent.etcd.connection import EtcdConnection, EtcdRefused
-from meshd.agent.etcd.grace import Grace
 from meshd.agent.etcd.holdings import Holdings, list_holdings
 from meshd.agent.etcd.leases import adopt_or_grant, keep_alive
 from meshd.agent.etcd.ledger import MAX_TRANSACTION, Ledger, Write
+from meshd.agent.etcd.numbers import Numbers
 from meshd.agent.etcd.ownership import check_ownership
 from meshd.agent.etcd.transactions import Fence
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.settings import AgentConfig
 from wire import keys
-from wire.codec import BadRecord, Scope, decode, encode
-from wire.keys import Kind
-from wire.local import Allocation
+from wire.codec import Scope
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ class Writer:
         self._scope = scope
         self._lease = self._beacon_lease = 0
         self._beacon: dict[str, tuple[bytes, int]] = {}
-        self._unused = Grace(config.identity_grace_s)
+        self._numbers = Numbers(fence, desired.publisher, desired.identities, scope, config.identity_grace_s)
         self._progress.announced = False
         self._progress.refused = {}
 
@@ -141,40 +139,28 @@ class Writer:
             if self._desired.synced:
                 if not self._progress.announced:
                     await self._announce()
-                await self._free_identities()
+                if await self._numbers.free_unused(now=asyncio.get_running_loop().time()):
+                    await self._flush()
 
     async def _flush(self) -> None:
-        """Writes until nothing differs; what changes meanwhile joins in."""
+        """Writes until nothing differs; what changes meanwhile joins in.
+
+        Nothing before the sources have told all: a service of which some pods are known would take the place of the
+        whole one that an earlier run has written.
+        """
         publisher, ledger = self._desired.publisher, self._desired.ledger
-        while True:
-            synced = self._desired.synced
+        while self._desired.synced:
             if publisher.is_dirty:
                 ledger.want(publisher.compute(CHUNK))
                 await asyncio.sleep(0)  # leases have to be kept alive meanwhile
                 continue
             if labels := publisher.wanted():
-                await self._settle(labels[: MAX_TRANSACTION - 1])
+                await self._numbers.settle(labels)
                 continue
-            if synced:
-                ledger.complete()
+            ledger.complete()
             if not (writes := ledger.take(ROUND)):
                 return
             await self._write(writes)
-
-    async def _free_identities(self) -> None:
-        """Gives up numbers that nobody has used for the grace time. Nothing is computed meanwhile."""
-        publisher, identities = self._desired.publisher, self._desired.identities
-        prefix = keys.prefix(Kind.ALLOCATION, self._config.cluster)
-        due = self._unused.due(publisher.unused(), now=asyncio.get_running_loop().time())
-        for batch in split_batches([Write(f"{prefix}{number}", None) for number in due]):
-            await self._fence.write(batch, 0)
-            for write in batch:
-                number = int(write.key.removeprefix(prefix))
-                identities.free(number)
-                publisher.freed(number)
-        if due:
-            logger.info("identities freed", extra={"numbers": len(due)})
-            await self._flush()
 
     async def _announce(self) -> None:
         """Everything that was known when the sources had told all stands in etcd: the canaries say so."""
@@ -220,42 +206,6 @@ class Writer:
         for write in batch:
             self._progress.refused.pop(write.key, None)
             self._desired.ledger.written(write)
-
-    async def _settle(self, labels: Sequence[str]) -> None:
-        """Takes a number for each of these label sets, or takes over the one that somebody else has taken for it."""
-        identities, publisher = self._desired.identities, self._desired.publisher
-        proposals: dict[int, str] = {}
-        for text in labels:
-            try:
-                proposals[identities.propose(text)] = text
-            except IdentitiesExhausted as error:
-                publisher.refuse(text, str(error))
-                logger.error("no identity for a pod", extra={"labels": text, "reason": error})
-        if not proposals:
-            return
-        prefix = keys.prefix(Kind.ALLOCATION, self._config.cluster)
-        found = await self._fence.create(
-            {f"{prefix}{number}": encode(Allocation(text)) for number, text in proposals.items()}
-        )
-        if not found:
-            for number, text in proposals.items():
-                identities.settle(number, text)
-            publisher.settled(proposals)
-            return
-        for key, value in found.items():
-            number = int(key.removeprefix(prefix))
-            identities.withdraw(proposals[number])
-            identities.settle(number, _labels(str(number), value, self._scope))
-            publisher.settled([number])
-
-
-def _labels(name: str, value: bytes, scope: Scope) -> str:
-    """Of an allocation as it stands in etcd; "" if it cannot be read: its number is taken all the same."""
-    try:
-        allocation = decode(Kind.ALLOCATION, name, value, scope)
-    except BadRecord:
-        return ""
-    return allocation.labels if isinstance(allocation, Allocation) else ""
 
 
 def split_batches(writes: Sequence[Write]) -> list[list[Write]]:

@@ -1,0 +1,144 @@
+"""The parts of the agent, joined: from the source into what is desired, from there into etcd."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from identity.allocation import Allocator
+from identity.labels import LabelFilter
+from identity.numbering import identity_range
+from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable, HistoryLost, LeaseLost, host_and_port
+from meshd.agent.etcd.etcd3_client import LeaderLock
+from meshd.agent.etcd.ledger import Ledger
+from meshd.agent.etcd.transactions import Fence, LeadershipLost
+from meshd.agent.etcd.writer import Desired, Progress, Writer
+from meshd.agent.leadership import keep_leading, leading
+from meshd.agent.publish.publisher import Publisher
+from meshd.agent.publish.scope import Scope
+from meshd.agent.settings import AgentConfig
+from meshd.agent.sources.manifests import ManifestSource
+from meshd.agent.state import LocalState
+from wire import codec
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRY_S = 3.0
+
+
+@dataclass(slots=True)
+class EtcdState:
+    """How it stands with etcd. `since` is monotonic, s. Phases: connecting, standby, listing, writing."""
+
+    phase: str = "connecting"
+    since: float = field(default_factory=time.monotonic)
+    error: str = ""
+
+    def enter(self, phase: str) -> None:
+        if phase != self.phase:
+            self.phase, self.since = phase, time.monotonic()
+
+
+class Agent:
+    """The parts of the agent and the three loops that join them."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        self.state = LocalState()
+        self.source = ManifestSource(config.manifests)
+        scope = Scope(
+            cluster=config.cluster,
+            cluster_id=config.cluster_id,
+            tunnel=config.tunnel,
+            namespaces_are_global=config.namespaces_are_global,
+            keep_label=LabelFilter(config.drop_labels),
+        )
+        numbers = identity_range(config.cluster_id, max_clusters=config.max_clusters)
+        identities = Allocator(numbers)
+        self.desired = Desired(Publisher(scope, self.state, identities), identities, Ledger(config.cluster))
+        self.progress = Progress()
+        self.etcd_state = EtcdState()
+        self.etcd = EtcdConnection(config.etcd)
+        self._scope = codec.Scope(config.cluster, config.cluster_id, numbers)
+        self._history_lost = False
+
+    async def observe(self) -> None:
+        """From the source into what is desired."""
+        async with aclosing(self.source.changes()) as stream:
+            async for changes in stream:
+                self.desired.publisher.mark(self.state.apply(changes))
+                self.desired.synced |= changes.synced
+                self.desired.changed.set()
+
+    async def publish(self) -> None:
+        """Writes whenever etcd lets it, for ever. Raises NotOurs."""
+        while True:
+            retrying = AsyncRetrying(
+                wait=wait_random_exponential(multiplier=0.1, max=MAX_RETRY_S),
+                retry=retry_if_exception_type(EtcdUnavailable),
+                before_sleep=self._say_unavailable,
+            )
+            async for attempt in retrying:
+                with attempt:
+                    await self._spell()
+
+    async def _spell(self) -> None:
+        """One turn at writing. Returns when it is over; raises EtcdUnavailable if it did not come to writing."""
+        host, port = host_and_port(self.config.etcd)
+        lock = LeaderLock(host, port, holder=f"{socket.gethostname()}:{os.getpid()}", ttl_s=self.config.leader_ttl_s)
+        unavailable = ""
+        try:
+            await self._lead(lock)
+        except* (LeaseLost, LeadershipLost) as lost:
+            logger.warning("starting over", extra={"reason": first_reason(lost)})
+        except* HistoryLost as lost:
+            logger.warning("etcd has lost its history, all is written anew", extra={"reason": first_reason(lost)})
+            self.etcd.forget()
+            self._history_lost = True
+        except* EtcdUnavailable as lost:
+            unavailable = first_reason(lost)
+        finally:
+            lock.close()
+        if unavailable and self.etcd_state.phase != "writing":
+            raise EtcdUnavailable(unavailable)
+        if unavailable:
+            logger.warning("etcd is away: retrying", extra={"etcd": self.config.etcd, "reason": unavailable})
+            self.etcd_state.enter("connecting")
+            self.etcd_state.error = unavailable
+
+    async def _lead(self, lock: LeaderLock) -> None:
+        self.etcd_state.enter("connecting")
+        waiting = leading(lock, self.etcd, on_wait=lambda: self.etcd_state.enter("standby"))
+        async with waiting as revision, asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_leading(lock, self.config.leader_ttl_s))
+            self.etcd_state.enter("listing")
+            fence = Fence(self.etcd, revision)
+            writer = Writer(self.etcd, fence, self.desired, self.progress, config=self.config, scope=self._scope)
+            await writer.prepare(history_lost=self._history_lost)
+            self._history_lost = False
+            self._say_writing()
+            await writer.run()
+
+    def _say_unavailable(self, retry: RetryCallState) -> None:
+        reason = str(retry.outcome.exception()) if retry.outcome else ""
+        if not self.etcd_state.error:
+            logger.warning("etcd is not there: retrying", extra={"etcd": self.config.etcd, "reason": reason})
+        self.etcd_state.error = reason
+
+    def _say_writing(self) -> None:
+        self.etcd_state.enter("writing")
+        self.etcd_state.error = ""
+        logger.info("leading", extra={"etcd": self.config.etcd, "revision": self.etcd.revision})
+
+
+def first_reason(group: BaseExceptionGroup[BaseException]) -> str:
+    """The text of the first error in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)

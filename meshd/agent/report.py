@@ -1,0 +1,58 @@
+"""What the agent says of itself at `/v1/status`."""
+
+import time
+
+from meshd.agent.agent import Agent
+
+
+def report(agent: Agent) -> dict[str, object]:
+    """For the socket, as JSON. Ages in seconds."""
+    return {
+        "cluster": agent.config.cluster,
+        "cluster_id": agent.config.cluster_id,
+        "leader": agent.etcd_state.phase == "writing",
+        "etcd": _etcd(agent),
+        "source": {
+            "manifests": str(agent.config.manifests),
+            "synced": agent.desired.synced,
+            "objects": agent.state.count(),
+            "bad": [str(problem) for problem in agent.source.problems],
+        },
+        "published": _published(agent),
+        "identities": {"used": len(agent.desired.identities), "capacity": agent.desired.identities.capacity},
+        "degraded": degraded(agent),
+    }
+
+
+def degraded(agent: Agent) -> list[dict[str, object]]:
+    """What is published with something left out, or not at all, and why."""
+    publisher = agent.desired.publisher
+    found = {str(ref): list(reasons) for ref, reasons in publisher.problems().items()}
+    for ip, pods in publisher.shared_addresses():
+        found[ip] = [f"is claimed by {', '.join(pods)}: the first is used"]
+    return [{"where": where, "reasons": reasons} for where, reasons in sorted(found.items())]
+
+
+def _etcd(agent: Agent) -> dict[str, object]:
+    state = agent.etcd_state
+    return {
+        "endpoint": agent.config.etcd,
+        "phase": state.phase,
+        "age_s": round(time.monotonic() - state.since, 3),
+        "error": state.error,
+        "id": f"{agent.etcd.etcd_id:x}",
+        "revision": agent.etcd.revision,
+        "generation": agent.progress.generation,
+    }
+
+
+def _published(agent: Agent) -> dict[str, object]:
+    progress, ledger = agent.progress, agent.desired.ledger
+    return {
+        "keys": ledger.count(),
+        "pending": ledger.pending,
+        "announced": progress.announced,
+        "transactions": progress.transactions,
+        "writes": progress.keys,
+        "refused": progress.refused,
+    }
