@@ -67,6 +67,7 @@ class Connection:
         self._heartbeat = Feed(WatchMachine(*interval(HEARTBEAT)), HEARTBEAT)
         self._config = Feed(WatchMachine(cluster_config(cluster).encode(), b""), cluster_config(cluster))
         self._accepted: ClusterConfig | None = None
+        self._answered = False
         self._canaries: list[Feed] = []
         self._waiting: dict[str, Feed] = {}  # by the canary that says that the list can start
         self._started: list[Feed] = []
@@ -76,7 +77,7 @@ class Connection:
         try:
             await self._run()
         except grpc.aio.AioRpcError as error:
-            raise peer_error(error) from error
+            raise peer_error(error, answered=self._answered) from error
         except BaseExceptionGroup as group:
             raise _peer_error_of(group) from group
         raise PeerUnavailable("the watch stream ended")
@@ -124,6 +125,7 @@ class Connection:
             except Compacted:
                 ask = feed.machine.start()
                 continue
+            self._answered = True
             for start in range(0, max(len(page.kvs), 1), SLICE):
                 more = page.more or start + SLICE < len(page.kvs)
                 changes, ask = feed.machine.page(

@@ -25,6 +25,7 @@ OPTIONS = (
 )
 _REFUSALS = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 _TLS_FAILURE = re.compile(r"handshake|certificate|hostname verification|tlsv1|ssl", re.IGNORECASE)
+_CLOSED = re.compile(r"socket closed|connection reset|broken pipe", re.IGNORECASE)
 _NOISE = re.compile(r"^.*last error: (?:UNKNOWN|UNAVAILABLE|INTERNAL): ", re.DOTALL)
 
 
@@ -38,10 +39,13 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials, server_name:
     return grpc.aio.secure_channel(target, credentials, options=options)
 
 
-def peer_error(error: grpc.aio.AioRpcError) -> PeerUnavailable | PeerRejected:
-    """What a failed call means for the next try."""
+def peer_error(error: grpc.aio.AioRpcError, *, answered: bool = True) -> PeerUnavailable | PeerRejected:
+    """What a failed call means for the next try; `answered`: something else had been answered on this connection."""
     code = error.code()
     text = " ".join(_NOISE.sub("", error.details() or "").split())
+    if code is grpc.StatusCode.UNAVAILABLE and not answered and _CLOSED.search(text):
+        # TLS 1.3: the client has done its part of the handshake before the server looks at its certificate.
+        return PeerRejected(f"{text} after the handshake: does it trust our certificate (CA, end)?", certain=False)
     if code is grpc.StatusCode.UNAVAILABLE:
         return PeerRejected(f"TLS: {text}") if _TLS_FAILURE.search(text) else PeerUnavailable(text)
     reason = f"{code.name.lower().replace('_', ' ')}: {text}"

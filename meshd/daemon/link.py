@@ -20,7 +20,14 @@ class PeerUnavailable(Exception):
 
 
 class PeerRejected(Exception):
-    """They refuse us, or we them: another try is not likely to help. str(error) is the reason."""
+    """They refuse us, or we them: another try is not likely to help. str(error) is the reason.
+
+    `certain` is False if it may have been bad luck: then the next try comes as soon as for one that is unavailable.
+    """
+
+    def __init__(self, reason: str, *, certain: bool = True) -> None:
+        super().__init__(reason)
+        self.certain = certain
 
 
 @dataclass(slots=True)

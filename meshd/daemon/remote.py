@@ -159,4 +159,4 @@ _rejected = wait_random_exponential(multiplier=BACKOFF_START_S * 4, max=REJECTED
 def _wait(state: RetryCallState) -> float:
     """Somebody must act before a rejected one works: try less often."""
     error = state.outcome.exception() if state.outcome else None
-    return (_rejected if isinstance(error, PeerRejected) else _unavailable)(state)
+    return (_rejected if isinstance(error, PeerRejected) and error.certain else _unavailable)(state)

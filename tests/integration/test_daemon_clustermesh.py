@@ -103,9 +103,18 @@ async def test_a_certificate_that_will_not_do_is_a_state_with_a_reason(scene: Sc
     text = path.read_text().replace(str(good / "tls.crt"), str(folder / "tls.crt"))
     path.write_text(text.replace(str(good / "tls.key"), str(folder / "tls.key")))
     async with scene.daemon() as daemon:
-        await until(lambda: link(daemon, "cluster2")[0] in (LinkState.REJECTED, LinkState.DISCONNECTED))
+        await until(lambda: "does it trust our certificate" in link(daemon, "cluster2")[1])
+        assert link(daemon, "cluster2")[0] == LinkState.REJECTED
         await until(lambda: scene.backends() == {FRONTEND: OWN})
         findings = " ".join(Report(daemon).status()["findings"])
         assert "cluster2: control link" in findings
         if fault == "expired":
             assert "our certificate ends in -" in findings
+
+
+async def test_endpoints_are_tried_in_turn(scene: Scene) -> None:
+    path = scene.mesh_folder / "cluster2"
+    path.write_text(path.read_text().replace("endpoints: [", "endpoints: ['https://127.0.0.1:1', "))
+    async with scene.daemon() as daemon:
+        await until(lambda: link(daemon, "cluster2")[0] == LinkState.READY)
+        await until(lambda: scene.backends() == {FRONTEND: ALL})
