@@ -9,6 +9,7 @@ from etcdproxy.limits import Bucket, Limits
 
 _MAX_PEERS = 1000
 _MAX_REFUSALS = 100
+_MAX_KEY = 200  # bytes of a refused key that are kept
 
 
 @dataclass(slots=True)
@@ -55,10 +56,13 @@ class Peers:
                 del self._peers[oldest]
         return peer
 
-    def refuse(self, peer: Peer, key: bytes, reason: str) -> None:
+    def refuse(self, peer: Peer, key: bytes, reason: str) -> Refusal:
+        """Keeps the account of a refusal."""
+        refusal = Refusal(peer.name, key[:_MAX_KEY].decode(errors="backslashreplace"), reason)
         peer.refused += 1
         self.refused[reason] += 1
-        self.refusals.append(Refusal(peer.name, key.decode(errors="backslashreplace")[:200], reason))
+        self.refusals.append(refusal)
+        return refusal
 
     def excess(self, peer: Peer) -> str:
         """Which limit one more request of this peer would break, empty if none; the request is then counted."""

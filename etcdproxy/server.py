@@ -1,9 +1,12 @@
 """The TLS end: who may connect at all, and how gRPC treats connections."""
 
+from typing import Any
+
 import grpc
 import grpc.aio
 
 from certs.pair import Pair
+from certs.reload import LivePair
 from etcdproxy.service import Service
 
 _MAX_REQUEST_BYTES = 64 << 10  # a key and a range end, nothing that a reader asks is bigger
@@ -25,13 +28,29 @@ class ListenError(Exception):
     """The address cannot be listened on; str(error) names it."""
 
 
-def make_server(service: Service, listen: str, pair: Pair) -> tuple[grpc.aio.Server, int]:
-    """A server, not started yet, that wants a certificate of every client; and its port. Raises ListenError."""
+def make_server(service: Service, listen: str, live: LivePair) -> tuple[grpc.aio.Server, int]:
+    """A server, not started yet, that wants a certificate of every client; and its port. Raises ListenError.
+
+    Every new connection is met with the files as they are then.
+    """
+    used = live.pair
+
+    def fetch() -> Any:
+        """What gRPC asks at each handshake; None: nothing new. Runs in a thread of gRPC's."""
+        nonlocal used
+        live.refresh()
+        if live.pair == used:
+            return None
+        used = live.pair
+        return _configuration(used)
+
     server = grpc.aio.server(handlers=[service], options=_OPTIONS)
-    credentials = grpc.ssl_server_credentials(
-        [(pair.key, pair.certificate)], root_certificates=pair.authorities, require_client_auth=True
-    )
+    credentials = grpc.dynamic_ssl_server_credentials(_configuration(used), fetch, require_client_authentication=True)
     try:
         return server, server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         raise ListenError(f"cannot listen on {listen}: is the address free and one of this machine's?") from error
+
+
+def _configuration(pair: Pair) -> Any:
+    return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], root_certificates=pair.authorities)

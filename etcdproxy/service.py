@@ -5,21 +5,21 @@ Requests are decoded and asked of the policy before anything else; answers leave
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from etcdproxy.audit import Audit
+from etcdproxy.conversation import DENIED, TOO_MANY, Context, Conversation
 from etcdproxy.history import Compacted
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
 from etcdproxy.peers import Peer, Peers
 from etcdproxy.policy import Interval, Policy, allows
 from etcdproxy.ranges import answer_range, answer_status
-from etcdproxy.stream import StreamLost, WatchStream
 from wire.proto import rpc_pb2
 
 logger = logging.getLogger(__name__)
@@ -30,43 +30,9 @@ STALL_S = 30.0
 _SWEEP_S = 5.0
 _NOTIFY_S = 600.0  # as etcd
 
-_DENIED = "etcdserver: permission denied"
-_TOO_MANY = "meshd: too many"
 _NO_KEY = "etcdserver: key is not provided"
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _PeerGate:
-    """What one peer may watch: within its grant and the limits."""
-
-    peers: Peers
-    peer: Peer
-    granted: tuple[Interval, ...]
-
-    def refuse(self, interval: Interval) -> str:
-        if not allows(self.granted, interval):
-            self.peers.refuse(self.peer, interval.start, _DENIED)
-            return f"rpc error: code = PermissionDenied desc = {_DENIED}"
-        if excess := self.peers.excess_watches(self.peer):
-            self.peers.refuse(self.peer, interval.start, f"{_TOO_MANY} {excess}")
-            return f"rpc error: code = ResourceExhausted desc = {_TOO_MANY} {excess}"
-        return ""
-
-    def count(self, difference: int) -> None:
-        self.peers.count_watches(self.peer, difference)
-
-
-@dataclass(slots=True, eq=False)
-class _OpenStream:
-    watch: WatchStream
-    peer: Peer
-    task: "asyncio.Task[Any] | None"
-    writing_since: float | None = None
-    stalled: bool = False
 
 
 class Service(grpc.GenericRpcHandler):
@@ -80,7 +46,8 @@ class Service(grpc.GenericRpcHandler):
         self.peers = Peers(limits)
         self._hub = hub
         self._stall_s = stall_s
-        self._streams: dict[_OpenStream, None] = {}
+        self._audit = Audit()
+        self._open: dict[Conversation, None] = {}
         self._methods: dict[str, Any] = {
             "/etcdserverpb.KV/Range": grpc.unary_unary_rpc_method_handler(self._range),
             "/etcdserverpb.Maintenance/Status": grpc.unary_unary_rpc_method_handler(self._status),
@@ -100,22 +67,20 @@ class Service(grpc.GenericRpcHandler):
             self.end_stalled()
             if loop.time() - notified >= _NOTIFY_S:
                 notified = loop.time()
-                for stream in self._streams:
-                    stream.watch.notify()
+                for conversation in self._open:
+                    conversation.notify()
 
     def end_stalled(self) -> None:
         """Ends the streams that are not read; what they hold is given back."""
         now = asyncio.get_running_loop().time()
-        for stream in self._streams:
-            if stream.writing_since and stream.task and now - stream.writing_since > self._stall_s:
-                stream.stalled = True
-                stream.task.cancel()
+        for conversation in self._open:
+            conversation.end_if_stalled(now, self._stall_s)
 
     def end_streams(self, lost: Callable[[Peer], bool]) -> None:
         """Ends the streams of these peers at once."""
-        for stream in list(self._streams):
-            if lost(stream.peer):
-                stream.watch.end()
+        for conversation in self._open:
+            if lost(conversation.peer):
+                conversation.end()
 
     async def _range(self, body: bytes, context: Context) -> bytes:
         peer, granted = await self._admit(context)
@@ -126,7 +91,7 @@ class Service(grpc.GenericRpcHandler):
         if not request.key:
             await self._refuse(context, peer, b"", grpc.StatusCode.INVALID_ARGUMENT, _NO_KEY)
         if not allows(granted, Interval.of_request(request.key, request.range_end)):
-            await self._refuse(context, peer, request.key, grpc.StatusCode.PERMISSION_DENIED, _DENIED)
+            await self._refuse(context, peer, request.key, grpc.StatusCode.PERMISSION_DENIED, DENIED)
         await self._await_ready(context)
         peer.ranges += 1
         if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
@@ -139,7 +104,7 @@ class Service(grpc.GenericRpcHandler):
     async def _status(self, _body: bytes, context: Context) -> bytes:
         peer, granted = await self._admit(context)
         if not granted:
-            await self._refuse(context, peer, b"", grpc.StatusCode.PERMISSION_DENIED, _DENIED)
+            await self._refuse(context, peer, b"", grpc.StatusCode.PERMISSION_DENIED, DENIED)
         await self._await_ready(context)
         return answer_status(self._hub.store, self._hub.history.revision, self._hub.header())
 
@@ -148,29 +113,25 @@ class Service(grpc.GenericRpcHandler):
         await self._await_ready(context)
 
         if excess := self.peers.excess_streams(peer):
-            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_MANY} {excess}")
-        gate = _PeerGate(self.peers, peer, granted)
-        stream = _OpenStream(WatchStream(self._hub, gate), peer, asyncio.current_task())
-        self._streams[stream] = None
-        self.peers.count_stream(peer, 1)
+            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+        conversation = Conversation(self._hub, self.peers, self._audit, peer, granted, context.peer())
+        self._open[conversation] = None
         try:
-            problem = await _converse(stream, context)
+            end = await conversation.run(context)
         finally:
-            self.peers.count_stream(peer, -1)
-            del self._streams[stream]
-            stream.watch.close()
-        await context.abort(*problem)
+            del self._open[conversation]
+        await context.abort(*end)
 
     async def _admit(self, context: Context) -> tuple[Peer, tuple[Interval, ...]]:
         """Who asks, and what that peer may read; refuses who asks too often."""
         name = peer_name(context.auth_context())
         peer = self.peers.see(name, self.policy.role_of(name) or "")
         if excess := self.peers.excess(peer):
-            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_MANY} {excess}")
+            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
         return peer, self.policy.granted(name)
 
     async def _refuse(self, context: Context, peer: Peer, key: bytes, code: grpc.StatusCode, reason: str) -> NoReturn:
-        self.peers.refuse(peer, key, reason)
+        self._audit.refused(self.peers.refuse(peer, key, reason), context.peer())
         await context.abort(code, reason)
 
     async def _await_ready(self, context: Context) -> None:
@@ -186,48 +147,3 @@ def peer_name(auth: Any) -> str:
     """The common name of the peer's certificate, as gRPC verified it; empty if it has none."""
     names = auth.get("x509_common_name") or [b""]
     return str(names[0].decode(errors="replace"))
-
-
-async def _converse(stream: _OpenStream, context: Context) -> tuple[grpc.StatusCode, str]:
-    """Moves requests in and answers out until the stream must end; returns how."""
-    try:
-        return await _exchange(stream, context)
-    except asyncio.CancelledError:
-        if not (stream.stalled and stream.task):
-            raise
-        stream.task.uncancel()
-        return grpc.StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read"
-
-
-async def _exchange(stream: _OpenStream, context: Context) -> tuple[grpc.StatusCode, str]:
-    problem = grpc.StatusCode.UNAVAILABLE, "meshd: the stream ended here, begin anew"
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_listen(stream.watch, context))
-            await _speak(stream, context.write)
-    except* StreamLost:
-        pass
-    except* DecodeError:
-        problem = grpc.StatusCode.INVALID_ARGUMENT, "meshd: not a WatchRequest"
-    return problem
-
-
-async def _listen(watch: WatchStream, context: Context) -> None:
-    while True:
-        body = await context.read()
-        if not isinstance(body, bytes):
-            return  # the peer asks for no more, it may still listen
-        watch.handle(rpc_pb2.WatchRequest.FromString(body))
-        await watch.room()
-
-
-async def _speak(stream: _OpenStream, write: Callable[[bytes], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        answer = stream.watch.take()
-        if answer is None:
-            await stream.watch.wait()
-            continue
-        stream.writing_since = loop.time()
-        await write(answer)
-        stream.writing_since = None

@@ -31,8 +31,11 @@ class Gate(Protocol):
     def refuse(self, interval: Interval) -> str:
         """Why this interval may not be watched, empty if it may."""
 
-    def count(self, difference: int) -> None:
-        """So many watches more are open, or less."""
+    def opened(self, interval: Interval) -> None:
+        """A watch of this interval is open."""
+
+    def closed(self, number: int) -> None:
+        """So many watches are no longer open."""
 
 
 class WatchStream:
@@ -130,7 +133,7 @@ class WatchStream:
         """Forgets all watchers."""
         for watcher in self._watchers.values():
             self._hub.remove(watcher)
-        self._gate.count(-len(self._watchers))
+        self._gate.closed(len(self._watchers))
         self._watchers.clear()
         self._behind.clear()
 
@@ -153,7 +156,7 @@ class WatchStream:
         start = max(request.start_revision, 0)
         watcher = Watcher(self, watch_id, selection, start, request.fragment, request.progress_notify)
         self._watchers[watch_id] = watcher
-        self._gate.count(1)
+        self._gate.opened(interval)
         self._answer(self._encode(watch_id=watch_id, created=True))
         self._hub.add(watcher)
 
@@ -175,7 +178,7 @@ class WatchStream:
     def _forget(self, watcher: Watcher) -> None:
         del self._watchers[watcher.watch_id]
         self._behind.pop(watcher, None)
-        self._gate.count(-1)
+        self._gate.closed(1)
         self._hub.remove(watcher)
 
     def _next_events(self, watcher: Watcher) -> bytes | None:

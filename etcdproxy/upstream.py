@@ -55,7 +55,7 @@ class Upstream:
 
     def __init__(self, target: str, hub: Hub, *, look_back: int = LOOK_BACK) -> None:
         self.status = UpstreamStatus()
-        self._target = target
+        self.target = target
         self._hub = hub
         self._look_back = look_back
         self._etcd_cluster_id = 0
@@ -78,11 +78,11 @@ class Upstream:
         """One connection, to its end. Raises UpstreamAway if it never came so far as to serve."""
         self._synced = False
         try:
-            async with Connection.open(self._target) as connection:
+            async with Connection.open(self.target) as connection:
                 await self._serve(connection)
         except UpstreamAway as error:
             if isinstance(error, Overtaken | HistoryLost):
-                logger.warning("etcd must be listed anew", extra={"etcd": self._target, "reason": str(error)})
+                logger.warning("etcd must be listed anew", extra={"etcd": self.target, "reason": str(error)})
                 self._resumable = False
                 self._continues = self._continues and not isinstance(error, HistoryLost)
             if not self._synced:
@@ -179,7 +179,7 @@ class Upstream:
 
     def _note_synced(self) -> None:
         history = self._hub.history
-        logger.info("etcd synced", extra={"etcd": self._target, "revision": history.revision, "keys": len(history)})
+        logger.info("etcd synced", extra={"etcd": self.target, "revision": history.revision, "keys": len(history)})
         self._synced = True
         self.status.state, self.status.since, self.status.problem = State.SYNCED, time.monotonic(), ""
 
@@ -188,6 +188,6 @@ class Upstream:
 
     def _note_away(self, problem: str) -> None:
         if self.status.state is not State.AWAY:  # said once, not at every attempt
-            logger.warning("etcd is away, retrying", extra={"etcd": self._target, "reason": problem})
+            logger.warning("etcd is away, retrying", extra={"etcd": self.target, "reason": problem})
             self.status.state, self.status.since = State.AWAY, time.monotonic()
         self.status.problem = problem

@@ -3,20 +3,19 @@
 import asyncio
 import logging
 import signal
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
 from pydantic import field_validator
 
 from certs.names import CertsError, check_cluster_name
-from certs.pair import Pair, load_pair
+from certs.reload import LivePair
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
 from etcdproxy.policy import Policy, Users
+from etcdproxy.report import report
 from etcdproxy.server import ListenError, make_server
 from etcdproxy.service import Service
 from etcdproxy.upstream import Upstream
@@ -80,39 +79,41 @@ class ProxyConfig(Settings):
 def proxy(path: Path | None, **flags: object) -> None:
     """Serve a cluster's etcd, read-only, to the holders of certificates."""
     config = load(ProxyConfig, path, flags)
-    pair, users = _load_files(config)
+    live, users = _load_files(config)
     try:
-        asyncio.run(run(config, pair, users))
+        asyncio.run(run(config, live, users))
     except ListenError as error:
         raise ConfigError(f"--listen: {error}") from error
 
 
-def _load_files(config: ProxyConfig) -> tuple[Pair, Users]:
+def _load_files(config: ProxyConfig) -> tuple[LivePair, Users]:
     problems: list[str] = []
-    pair, users = None, Users()
+    live, users = None, Users()
     try:
-        pair = load_pair(config.cert, config.key, config.ca)
+        live = LivePair(config.cert, config.key, config.ca)
     except CertsError as error:
         problems.append(str(error))
     try:
         users = load_users(config.users) if config.users else users
     except UsersError as error:
         problems.append(str(error))
-    if problems or pair is None:
+    if problems or live is None:
         raise ConfigError("\n".join(problems))
-    return pair, users
+    return live, users
 
 
-async def run(config: ProxyConfig, pair: Pair, users: Users) -> None:
+async def run(config: ProxyConfig, live: LivePair, users: Users) -> None:
     """Runs until SIGTERM or SIGINT. Raises ListenError."""
     hub = Hub()
     upstream = Upstream(urlsplit(config.etcd).netloc, hub)
     service = Service(hub, Policy(config.cluster, users), config.limits)
-    server, port = make_server(service, config.listen, pair)
+    server, port = make_server(service, config.listen, live)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    api = serve(config.socket, {"/v1/status": _status(config, hub, upstream, service)})
+    facts = {"cluster": config.cluster, "listen": config.listen}
+    status = partial(report, facts, hub, upstream, service, live)
+    api = serve(config.socket, {"/v1/status": status})
     async with api, asyncio.TaskGroup() as group:
         tasks = [group.create_task(upstream.run()), group.create_task(service.run())]
         await server.start()
@@ -123,46 +124,3 @@ async def run(config: ProxyConfig, pair: Pair, users: Users) -> None:
         for task in tasks:
             task.cancel()
     logger.info("proxy stopped", extra={"cluster": config.cluster})
-
-
-def _status(config: ProxyConfig, hub: Hub, upstream: Upstream, service: Service) -> Callable[[], dict[str, Any]]:
-    def status() -> dict[str, Any]:
-        now = time.monotonic()
-        return {
-            "cluster": config.cluster,
-            "listen": config.listen,
-            "upstream": {
-                "etcd": config.etcd,
-                "state": upstream.status.state,
-                "age_s": round(now - upstream.status.since, 3),
-                "problem": upstream.status.problem,
-                "lists": upstream.status.lists,
-                "resumes": upstream.status.resumes,
-            },
-            "cluster_id": f"{hub.store.cluster_id:x}",
-            "revision": hub.history.revision,
-            "keys": len(hub.history),
-            "history": {
-                "base": hub.history.base,
-                "events": hub.history.kept_events,
-                "bytes": hub.history.kept_bytes,
-            },
-            "streams": service.peers.streams,
-            "watchers": hub.watchers,
-            "peers": [
-                {
-                    "name": peer.name,
-                    "role": peer.role,
-                    "streams": peer.streams,
-                    "watches": peer.watches,
-                    "ranges": peer.ranges,
-                    "refused": peer.refused,
-                    "seen_s": round(now - peer.seen, 3),
-                }
-                for peer in service.peers.all()
-            ],
-            "refused": dict(service.peers.refused),
-            "refusals": [refusal._asdict() for refusal in service.peers.refusals],
-        }
-
-    return status

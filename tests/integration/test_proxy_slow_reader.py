@@ -14,6 +14,7 @@ from certs.authority import init_ca
 from certs.leaves import issue
 from certs.names import Leaf, server_name
 from certs.pair import load_pair
+from certs.reload import LivePair
 from etcdproxy.history import History
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
@@ -44,8 +45,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     hub = Hub()
     hub.replace(History({}, 10, max_events=500), Store(1, 2, 3), continues=False)
     service = Service(hub, Policy("c1"), Limits(), stall_s=0.2)
-    pair = load_pair(server / "tls.crt", server / "tls.key", server / "ca.crt")
-    running, port = make_server(service, "127.0.0.1:0", pair)
+    live = LivePair(server / "tls.crt", server / "tls.key", server / "ca.crt")
+    running, port = make_server(service, "127.0.0.1:0", live)
     await running.start()
     own = load_pair(client / "tls.crt", client / "tls.key", client / "ca.crt")
     credentials = grpc.ssl_channel_credentials(own.authorities, own.key, own.certificate)

@@ -7,7 +7,7 @@ def test_peers_and_refusals_are_bounded() -> None:
     busy = peers.see("busy", "remote")
     busy.streams = 1
     for number in range(3000):
-        peers.refuse(peers.see(f"p{number}", ""), b"\xff" * 1000, "no")
+        peers.refuse(peers.see(f"p{number}", ""), b"k" * 1000, "no")
     assert len(peers.all()) <= 1001
     assert busy in peers.all()
     assert len(peers.refusals) == 100

@@ -29,8 +29,12 @@ class OpenGate:
     def refuse(self, interval: Interval) -> str:
         return "" if self.granted.contains(interval) else "permission denied"
 
-    def count(self, difference: int) -> None:
-        self.watches += difference
+    def opened(self, interval: Interval) -> None:
+        assert self.granted.contains(interval)
+        self.watches += 1
+
+    def closed(self, number: int) -> None:
+        self.watches -= number
 
 
 @pytest.fixture

@@ -1,0 +1,56 @@
+"""What a proxy says of itself, for `/v1/status`: upstream, what it holds, who reads, what was refused."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from certs.reload import LivePair
+from etcdproxy.hub import Hub
+from etcdproxy.peers import Peer
+from etcdproxy.service import Service
+from etcdproxy.upstream import Upstream
+
+
+def report(facts: Mapping[str, Any], hub: Hub, upstream: Upstream, service: Service, live: LivePair) -> dict[str, Any]:
+    """`facts` are put first as they are. Ages (`…_s`) are in seconds."""
+    live.refresh()
+    now = time.monotonic()
+    history, peers = hub.history, service.peers
+    return {
+        **facts,
+        "upstream": report_upstream(upstream, now),
+        "tls": {"problem": live.problem},
+        "cluster_id": f"{hub.store.cluster_id:x}",
+        "revision": history.revision,
+        "keys": len(history),
+        "history": {"base": history.base, "events": history.kept_events, "bytes": history.kept_bytes},
+        "streams": peers.streams,
+        "watchers": hub.watchers,
+        "peers": [report_peer(peer, now) for peer in peers.all()],
+        "refused": dict(peers.refused),
+        "refusals": [refusal._asdict() for refusal in peers.refusals],
+    }
+
+
+def report_upstream(upstream: Upstream, now: float) -> dict[str, Any]:
+    status = upstream.status
+    return {
+        "etcd": upstream.target,
+        "state": status.state,
+        "age_s": round(now - status.since, 3),
+        "problem": status.problem,
+        "lists": status.lists,
+        "resumes": status.resumes,
+    }
+
+
+def report_peer(peer: Peer, now: float) -> dict[str, Any]:
+    return {
+        "name": peer.name,
+        "role": peer.role,
+        "streams": peer.streams,
+        "watches": peer.watches,
+        "ranges": peer.ranges,
+        "refused": peer.refused,
+        "seen_s": round(now - peer.seen, 3),
+    }

@@ -1,0 +1,58 @@
+"""The audit log of a real proxy: who opened, what they watched, what was refused."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from tests.support.etcd import Etcd
+from tests.support.proxy import Proxy, Reader, reader
+
+pytestmark = pytest.mark.etcd
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
+    running = Proxy(tmp_path / "proxy", etcd.url)
+    running.start()
+    try:
+        running.await_synced()
+        yield running
+    finally:
+        running.kill()
+
+
+def audit_lines(proxy: Proxy) -> list[str]:
+    return [line for line in proxy.log.read_text().splitlines() if "meshd.audit" in line]
+
+
+async def test_a_stream_has_a_line_at_each_end(etcd: Etcd, proxy: Proxy) -> None:
+    async with reader(proxy, proxy.certificate("remote-c2")) as reading:
+        async with reading.watch(b"cilium/state/", b"cilium/state0") as watch:
+            await watch.create(b"cilium/cache/")
+            etcd.put("cilium/state/a", "1")
+            assert (await watch.read()).events
+        proxy.await_status(lambda status: status["streams"] == 0)
+    opened, refused, ended = audit_lines(proxy)
+    assert re.search(r"stream opened peer=remote-c2 role=remote address=ipv4\S*:\d+", opened)
+    assert "request refused peer=remote-c2" in refused
+    assert "key=cilium/cache/ reason='etcdserver: permission denied'" in refused
+    assert re.search(r"stream ended peer=remote-c2 .*reason='the reader left' seconds=\S+ watches=1", ended)
+    assert re.search(r"watched=cilium/state/ answers=3 bytes=\d+", ended)
+
+
+async def refuse_often(reading: Reader, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await reading.range(b"cilium/cache/\n\xff")
+
+
+async def test_refusals_do_not_flood_the_log(proxy: Proxy) -> None:
+    async with reader(proxy, proxy.certificate("remote-c2")) as reading:
+        await refuse_often(reading, 300)
+    lines = audit_lines(proxy)
+    assert 50 <= len(lines) < 200
+    assert r"cilium/cache/\n\\xff" in lines[0]  # one line, whatever the key holds
+    assert proxy.status()["refused"] == {"etcdserver: permission denied": 300}
