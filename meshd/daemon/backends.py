@@ -11,6 +11,7 @@ PROTOCOLS: Mapping[str, int] = {
     "SCTP": socket.IPPROTO_SCTP,
 }
 ID_MAX = 0xFFFFFFFF
+PORT_MAX = 0xFFFF
 Endpoint = tuple[IPAddress, int, int]
 """Address, port, IPPROTO_* of a backend."""
 
@@ -74,4 +75,8 @@ class BackendIds:
 
 def usable(backends: Iterable[tuple[IPAddress, int, str]]) -> tuple[Endpoint, ...]:
     """Those that a map can hold: a known protocol, a port that is not 0."""
-    return tuple((address, port, PROTOCOLS[name]) for address, port, name in backends if name in PROTOCOLS and port)
+    return tuple((address, port, PROTOCOLS[name]) for address, port, name in backends if is_usable(port, name))
+
+
+def is_usable(port: int, protocol: str) -> bool:
+    return protocol in PROTOCOLS and 0 < port <= PORT_MAX

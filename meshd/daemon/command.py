@@ -10,6 +10,8 @@ from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import DatapathError
 from meshd.daemon.program import run_daemon
 
+EXIT_BROKEN = 2
+
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with these settings; flags override it.")
@@ -32,4 +34,6 @@ def daemon(config: Path | None, **flags: object) -> None:
     try:
         asyncio.run(run_daemon(settings))
     except DatapathError as error:
-        raise click.ClickException(str(error)) from error
+        failure = click.ClickException(str(error))
+        failure.exit_code = EXIT_BROKEN
+        raise failure from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datapath.entries import MAX_SLOTS, IPAddress, service_entries
 from globalsvc.merge import GlobalService
 from identity.claims import Claims
-from meshd.daemon.backends import PROTOCOLS, BackendIds, Endpoint, usable
+from meshd.daemon.backends import PROTOCOLS, BackendIds, Endpoint, is_usable, usable
 from meshd.daemon.wishes import Wishes, entries_as_wishes
 
 FrontendKey = tuple[IPAddress, int, int]
@@ -115,5 +115,5 @@ def _frontends(service: GlobalService | None) -> dict[FrontendKey, tuple[Endpoin
             (backend.address, backend.port, backend.protocol) for backend in frontend.backends
         )
         for frontend in service.frontends
-        if frontend.protocol in PROTOCOLS and frontend.port
+        if is_usable(frontend.port, frontend.protocol)
     }

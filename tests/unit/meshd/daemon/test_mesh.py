@@ -1,5 +1,6 @@
 """The whole computation, from records to desired entries: any history gives what a full recompute gives."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import permutations, product
@@ -140,6 +141,45 @@ def test_any_history_ends_as_a_full_recompute(steps: list[tuple[str, str, int, i
             world.refresh()
     world.refresh()
     assert world.picture() == world.recomputed().picture()
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 1 << 33)
+    | st.sampled_from(["", "10.0.0.1", "fe80::1%eth0", "::ffff:1.2.3.4", "0.0.0.0", "/AAAAA==", "TCP", "SCTP", "a/b"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["IP", "Port", "http"]), inner),
+    max_leaves=4,
+)
+
+
+@given(st.integers(0, 3), st.integers(2, 3), st.integers(0, 3), st.data())
+@settings(max_examples=300, deadline=None)
+def test_no_value_takes_more_than_itself_down(what: int, which: int, how: int, data: st.DataObject) -> None:
+    cluster = "cluster1" if what == 3 else "cluster2"
+    kind, built = saying(cluster, what, which, how)
+    ((key, text),) = built.items()
+    value = json.loads(text)
+    for name in data.draw(st.lists(st.sampled_from(sorted(value)), min_size=1, max_size=2)):
+        value[name] = data.draw(JSON)
+    world = told()
+    before = world.picture()
+    world.say(cluster, kind, {key: json.dumps(value)})
+    world.refresh()
+    world.unsay(cluster, kind, key.removeprefix(prefix(kind, cluster)))
+    world.refresh()
+    assert world.picture() == before
+
+
+@given(st.sampled_from(SHARED_KINDS), st.text(max_size=12), st.binary(max_size=40))
+def test_any_bytes_under_any_name_are_survived(kind: Kind, name: str, value: bytes) -> None:
+    world = told()
+    before = world.picture()
+    world.store.apply("cluster2", kind, Changes({name: value}), now=0.0)
+    world.refresh()
+    world.store.apply("cluster2", kind, Changes({}, {name}), now=0.0)
+    world.refresh()
+    assert world.picture() == before
 
 
 def told() -> World:
