@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from certs.reload import LivePair
@@ -9,17 +10,30 @@ from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer
 from etcdproxy.service import Service
 from etcdproxy.upstream import Upstream
+from etcdproxy.users import LiveUsers
 
 
-def report(facts: Mapping[str, Any], hub: Hub, upstream: Upstream, service: Service, live: LivePair) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A running proxy, as whoever reports on it sees it."""
+
+    hub: Hub
+    upstream: Upstream
+    service: Service
+    live: LivePair
+    users: LiveUsers | None
+
+
+def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
     """`facts` are put first as they are. Ages (`…_s`) are in seconds."""
-    live.refresh()
+    parts.live.refresh()
     now = time.monotonic()
-    history, peers = hub.history, service.peers
+    hub, history, peers = parts.hub, parts.hub.history, parts.service.peers
     return {
         **facts,
-        "upstream": report_upstream(upstream, now),
-        "tls": {"problem": live.problem},
+        "upstream": report_upstream(parts.upstream, now),
+        "tls": {"problem": parts.live.problem},
+        "users": {"problem": parts.users.problem if parts.users else ""},
         "cluster_id": f"{hub.store.cluster_id:x}",
         "revision": history.revision,
         "keys": len(history),

@@ -5,7 +5,6 @@ Requests are decoded and asked of the policy before anything else; answers leave
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -36,7 +35,7 @@ _FUTURE = "etcdserver: mvcc: required revision is a future revision"
 
 
 class Service(grpc.GenericRpcHandler):
-    """Answers readers from a hub, within a policy. `policy` may be replaced while it runs.
+    """Answers readers from a hub, within a policy.
 
     A stream whose reader takes nothing for `stall_s` seconds is ended.
     """
@@ -76,11 +75,17 @@ class Service(grpc.GenericRpcHandler):
         for conversation in self._open:
             conversation.end_if_stalled(now, self._stall_s)
 
-    def end_streams(self, lost: Callable[[Peer], bool]) -> None:
-        """Ends the streams of these peers at once."""
+    def replace_policy(self, policy: Policy) -> None:
+        """Decides by other rules from now on; open streams of peers that may read something else now end at once."""
+        before, self.policy = self.policy, policy
         for conversation in self._open:
-            if lost(conversation.peer):
+            if policy.granted(conversation.peer.name) != before.granted(conversation.peer.name):
                 conversation.end()
+
+    def end_streams(self) -> None:
+        """Ends all streams at once."""
+        for conversation in self._open:
+            conversation.end()
 
     async def _range(self, body: bytes, context: Context) -> bytes:
         peer, granted = await self._admit(context)

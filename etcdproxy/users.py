@@ -7,11 +7,18 @@
 With a `users` list only the names in it have a role; without one a name says its role itself.
 """
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from watchfiles import awatch
 
 from etcdproxy.policy import Role, Users
+
+logger = logging.getLogger(__name__)
+
+_DEBOUNCE_MS = 50
 
 
 class UsersError(Exception):
@@ -43,3 +50,36 @@ def parse_users(text: bytes) -> Users:
     file = msgspec.yaml.decode(text, type=_File) if text.strip() else _File()
     roles = None if file.users is None else {user.name: user.role for user in file.users}
     return Users(roles, frozenset(file.denied))
+
+
+class LiveUsers:
+    """The users of a file, followed. `problem` says why the file is not what is used, empty if it is.
+
+    The constructor raises UsersError: a proxy does not start with rules that it cannot read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.users = load_users(path)
+        self.problem = ""
+        self._path = path
+
+    async def follow(self, changed: Callable[[Users], None]) -> None:
+        """Calls `changed` with the new users whenever they are others. Never returns."""
+        # The folder is watched, not the file: a file that is replaced (as ConfigMaps are) is another file.
+        async for _ in awatch(self._path.parent, debounce=_DEBOUNCE_MS, step=_DEBOUNCE_MS, recursive=False):
+            if self.refresh():
+                changed(self.users)
+
+    def refresh(self) -> bool:
+        """Reads the file again; whether the users are others now. One that cannot be read changes nothing."""
+        try:
+            users = load_users(self._path)
+        except UsersError as error:
+            if str(error) != self.problem:
+                logger.error("users not reloaded, the old ones are kept", extra={"reason": str(error)})
+            self.problem = str(error)
+            return False
+        differs, self.users, self.problem = users != self.users, users, ""
+        if differs:
+            logger.info("users reloaded", extra={"file": self._path})
+        return differs

@@ -15,11 +15,11 @@ from certs.reload import LivePair
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
 from etcdproxy.policy import Policy, Users
-from etcdproxy.report import report
+from etcdproxy.report import Parts, report
 from etcdproxy.server import ListenError, make_server
 from etcdproxy.service import Service
 from etcdproxy.upstream import Upstream
-from etcdproxy.users import UsersError, load_users
+from etcdproxy.users import LiveUsers, UsersError
 from meshd.config import ConfigError, Settings, load
 from meshd.socket import serve
 
@@ -86,15 +86,15 @@ def proxy(path: Path | None, **flags: object) -> None:
         raise ConfigError(f"--listen: {error}") from error
 
 
-def _load_files(config: ProxyConfig) -> tuple[LivePair, Users]:
+def _load_files(config: ProxyConfig) -> tuple[LivePair, LiveUsers | None]:
     problems: list[str] = []
-    live, users = None, Users()
+    live, users = None, None
     try:
         live = LivePair(config.cert, config.key, config.ca)
     except CertsError as error:
         problems.append(str(error))
     try:
-        users = load_users(config.users) if config.users else users
+        users = LiveUsers(config.users) if config.users else None
     except UsersError as error:
         problems.append(str(error))
     if problems or live is None:
@@ -102,24 +102,27 @@ def _load_files(config: ProxyConfig) -> tuple[LivePair, Users]:
     return live, users
 
 
-async def run(config: ProxyConfig, live: LivePair, users: Users) -> None:
+async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> None:
     """Runs until SIGTERM or SIGINT. Raises ListenError."""
     hub = Hub()
     upstream = Upstream(urlsplit(config.etcd).netloc, hub)
-    service = Service(hub, Policy(config.cluster, users), config.limits)
+    service = Service(hub, Policy(config.cluster, users.users if users else Users()), config.limits)
     server, port = make_server(service, config.listen, live)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     facts = {"cluster": config.cluster, "listen": config.listen}
-    status = partial(report, facts, hub, upstream, service, live)
+    status = partial(report, facts, Parts(hub, upstream, service, live, users))
     api = serve(config.socket, {"/v1/status": status})
     async with api, asyncio.TaskGroup() as group:
         tasks = [group.create_task(upstream.run()), group.create_task(service.run())]
+        if users:
+            follow = users.follow(lambda changed: service.replace_policy(Policy(config.cluster, changed)))
+            tasks.append(group.create_task(follow))
         await server.start()
         logger.info("proxy listens", extra={"cluster": config.cluster, "listen": config.listen, "port": port})
         await stop.wait()
-        service.end_streams(lambda _peer: True)
+        service.end_streams()
         await server.stop(_SHUTDOWN_S)
         for task in tasks:
             task.cancel()
