@@ -10,7 +10,11 @@ from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import DatapathError
 from meshd.daemon.program import run_daemon
 
-EXIT_BROKEN = 2
+
+class Broken(click.ClickException):
+    """The datapath cannot be brought up."""
+
+    exit_code = 2
 
 
 @click.command()
@@ -34,6 +38,4 @@ def daemon(config: Path | None, **flags: object) -> None:
     try:
         asyncio.run(run_daemon(settings))
     except DatapathError as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = EXIT_BROKEN
-        raise failure from error
+        raise Broken(str(error)) from error

@@ -3,7 +3,7 @@ the worker thread only.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
 from datapath.interface import Interface
 from datapath.layout import MAPS as LAYOUTS
-from datapath.layout import AddrKey, Family, Svc, Svc4Key, Svc6Key
+from datapath.layout import AddrKey, Endpoint, Family, Svc, Svc4Key, Svc6Key
 from datapath.maps import MapError, MapFull
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
@@ -104,6 +104,13 @@ class PodTarget:
     def dump(self, map: str) -> dict[bytes, bytes]:
         """Which pods there are entries of. Whether these are right is seen when they are upserted."""
         return {_packed(key): UNKNOWN for key in self._held}
+
+    def lost(self, ifindexes: Set[int]) -> list[bytes]:
+        """The pods whose interface is none of these any more. From any thread."""
+        held = self._held.copy()
+        return [
+            _packed(key) for key, value in held.items() if Endpoint.from_buffer_copy(value).ifindex not in ifindexes
+        ]
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         for packed, identity in items.items():

@@ -76,6 +76,7 @@ class Daemon:
         self.mesh = Mesh(self.store, self.members, node=config.node, maps=self.maps.delta, pods=self.pods.delta)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS))
         self.clustermesh: Clustermesh | None = None
+        self._pod_target = datapath.pods
         self._interfaces_moved = False
         self._restore(datapath)
 
@@ -122,7 +123,9 @@ class Daemon:
     def _refresh(self) -> bool:
         if self._interfaces_moved:
             self._interfaces_moved = False
-            self.pods.delta.doubt(PODS)
+            self.pods.delta.doubt(PODS, self._pod_target.lost({index for index, _ in interfaces()}))
+            for item in self.pods.retries.failures:
+                self.pods.delta.touch(item)
         return self.mesh.refresh()
 
     async def _watch_interfaces(self) -> NoReturn:

@@ -3,7 +3,7 @@ order. Pure. The cost of a round is the number of dirty keys, whatever the size 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from meshd.reconcile.target import Item, Shape
@@ -62,9 +62,9 @@ class Delta:
         """Look at this key again."""
         self._dirty[item] = None
 
-    def doubt(self, map: str) -> None:
-        """What is held may not be right any more: everything that is desired is written again. Between rounds only."""
-        for key in self.desired[map]:
+    def doubt(self, map: str, keys: Iterable[bytes]) -> None:
+        """What is held under these keys may not be right any more: write them again. Between rounds only."""
+        for key in keys:
             if key in self.realised[map]:
                 self.realised[map][key] = UNKNOWN
             self._dirty[map, key] = None

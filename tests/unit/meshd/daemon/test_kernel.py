@@ -87,6 +87,13 @@ def test_a_restart_writes_nothing_but_another_interface_is_noticed(interfaces: F
     assert again.writes == 1
 
 
+def test_a_pod_is_lost_with_its_interface(interfaces: FakeInterfaces) -> None:
+    target = pods(FakeMaps(), interfaces)
+    target.upsert(PODS, {POD.packed: IDENTITY})
+    assert target.lost({7, 8}) == []
+    assert target.lost({8}) == [POD.packed]
+
+
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
 def test_a_pod_that_is_gone_leaves_no_entry(address: str) -> None:
     maps, interfaces = FakeMaps(), FakeInterfaces()
