@@ -126,3 +126,4 @@ class Conversation:
             await context.write(answer)
             self._writing_since = None
             self._record.note_answer(len(answer))
+            self._peers.count_answer(len(answer))

@@ -41,6 +41,8 @@ class Peers:
         self.limits = limits
         self.streams = 0
         self.watches = 0
+        self.answers = 0  # of watches, since the start
+        self.sent = 0  # bytes of them
         self._peers: dict[str, Peer] = {}
         self.refusals: deque[Refusal] = deque(maxlen=_MAX_REFUSALS)
         self.refused: Counter[str] = Counter()
@@ -85,6 +87,10 @@ class Peers:
     def count_watches(self, peer: Peer, difference: int) -> None:
         peer.watches += difference
         self.watches += difference
+
+    def count_answer(self, size: int) -> None:
+        self.answers += 1
+        self.sent += size
 
     def all(self) -> list[Peer]:
         return sorted(self._peers.values(), key=lambda peer: peer.name)

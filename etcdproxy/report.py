@@ -9,7 +9,7 @@ from certs.reload import LivePair
 from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer
 from etcdproxy.service import Service
-from etcdproxy.upstream import Upstream
+from etcdproxy.upstream import State, Upstream
 from etcdproxy.users import LiveUsers
 
 
@@ -22,6 +22,16 @@ class Parts:
     service: Service
     live: LivePair
     users: LiveUsers | None
+
+
+def readiness(parts: Parts) -> tuple[bool, str]:
+    """Whether readers can be served, and a sentence. etcd away is no reason not to: what is known is served."""
+    status = parts.upstream.status
+    if not parts.hub.ready.is_set():
+        return False, f"not ready: etcd has not been read yet{f' ({status.problem})' if status.problem else ''}"
+    if status.state is State.AWAY:
+        return True, f"ready, etcd away for {time.monotonic() - status.since:.0f} s ({status.problem})"
+    return True, "ready"
 
 
 def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:

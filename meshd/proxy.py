@@ -3,24 +3,28 @@
 import asyncio
 import logging
 import signal
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+from prometheus_client import CollectorRegistry
 from pydantic import field_validator
 
 from certs.names import CertsError, check_cluster_name
 from certs.reload import LivePair
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
+from etcdproxy.metrics import Metrics
 from etcdproxy.policy import Policy, Users
-from etcdproxy.report import Parts, report
+from etcdproxy.report import Parts, readiness, report
 from etcdproxy.server import ListenError, make_server
 from etcdproxy.service import Service
 from etcdproxy.upstream import Upstream
 from etcdproxy.users import LiveUsers, UsersError
 from meshd.config import ConfigError, Settings, load
+from meshd.health import HealthListenError, serve_health
 from meshd.socket import serve
 
 logger = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ class ProxyConfig(Settings):
     users: Path | None = None
     run_dir: Path = Path("/run/meshd")
     instance: str = ""
+    health: str = ""
     limits: Limits = Limits()
 
     @field_validator("cluster")
@@ -75,6 +80,7 @@ class ProxyConfig(Settings):
 @click.option("--ca", type=click.Path(path_type=Path), help="CAs that readers' certificates must come from.")
 @click.option("--users", type=click.Path(path_type=Path), help="YAML file: names to roles, and denied names.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Directory of the socket.  [default: /run/meshd]")
+@click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of this proxy below --run-dir.  [default: the cluster's]")
 def proxy(path: Path | None, **flags: object) -> None:
     """Serve a cluster's etcd, read-only, to the holders of certificates."""
@@ -84,6 +90,8 @@ def proxy(path: Path | None, **flags: object) -> None:
         asyncio.run(run(config, live, users))
     except ListenError as error:
         raise ConfigError(f"--listen: {error}") from error
+    except HealthListenError as error:
+        raise ConfigError(f"--health: {error}") from error
 
 
 def _load_files(config: ProxyConfig) -> tuple[LivePair, LiveUsers | None]:
@@ -103,7 +111,7 @@ def _load_files(config: ProxyConfig) -> tuple[LivePair, LiveUsers | None]:
 
 
 async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ListenError."""
+    """Runs until SIGTERM or SIGINT. Raises ListenError or HealthListenError."""
     hub = Hub()
     upstream = Upstream(urlsplit(config.etcd).netloc, hub)
     service = Service(hub, Policy(config.cluster, users.users if users else Users()), config.limits)
@@ -112,9 +120,9 @@ async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     facts = {"cluster": config.cluster, "listen": config.listen}
-    status = partial(report, facts, Parts(hub, upstream, service, live, users))
-    api = serve(config.socket, {"/v1/status": status})
-    async with api, asyncio.TaskGroup() as group:
+    parts = Parts(hub, upstream, service, live, users)
+    api = serve(config.socket, {"/v1/status": partial(report, facts, parts)})
+    async with api, _health(config, parts), asyncio.TaskGroup() as group:
         tasks = [group.create_task(upstream.run()), group.create_task(service.run())]
         if users:
             follow = users.follow(lambda changed: service.replace_policy(Policy(config.cluster, changed)))
@@ -127,3 +135,11 @@ async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> N
         for task in tasks:
             task.cancel()
     logger.info("proxy stopped", extra={"cluster": config.cluster})
+
+
+def _health(config: ProxyConfig, parts: Parts) -> AbstractAsyncContextManager[None]:
+    if not config.health:
+        return nullcontext()
+    registry = CollectorRegistry()
+    registry.register(Metrics(parts))
+    return serve_health(config.health, partial(readiness, parts), registry)

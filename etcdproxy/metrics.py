@@ -1,0 +1,70 @@
+"""The proxy's metrics: read from its parts when somebody asks, so that counting costs the hot path nothing."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from cryptography import x509
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from etcdproxy.peers import Peer
+from etcdproxy.report import Parts
+from etcdproxy.upstream import State
+
+
+class Metrics(Collector):
+    """Everything under `meshd_proxy_`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._store()
+        yield from self._upstream()
+        yield from self._readers()
+
+    def _store(self) -> Iterator[Metric]:
+        history = self._parts.hub.history
+        yield _gauge("keys", "Keys that are served.", len(history))
+        yield _gauge("revision", "Last revision applied completely.", history.revision)
+        yield _gauge("history_base_revision", "Oldest revision that can still be read.", history.base)
+        yield _gauge("history_events", "Events kept for watches and pinned reads.", history.kept_events)
+        yield _gauge("history_bytes", "Bytes of the events kept.", history.kept_bytes)
+
+    def _upstream(self) -> Iterator[Metric]:
+        status = self._parts.upstream.status
+        yield _gauge("upstream_synced", "1 if etcd is followed.", status.state is State.SYNCED)
+        yield _counter("upstream_lists", "Lists of the whole etcd.", status.lists)
+        yield _counter("upstream_resumes", "Watches continued after etcd was away.", status.resumes)
+        yield _gauge("certificate_seconds_left", "Until the server certificate ends.", self._seconds_left())
+        yield _gauge("certificate_problem", "1 if changed files cannot be used.", bool(self._parts.live.problem))
+
+    def _readers(self) -> Iterator[Metric]:
+        peers = self._parts.service.peers
+        yield _gauge("watchers", "Open watches.", peers.watches)
+        yield _counter("watch_answers", "Messages sent to watches.", peers.answers)
+        yield _counter("watch_answer_bytes", "Bytes sent to watches.", peers.sent)
+        refused = CounterMetricFamily("meshd_proxy_refused", "Requests refused.", labels=["reason"])
+        for reason, count in peers.refused.items():
+            refused.add_metric([reason], count)
+        yield refused
+        streams = GaugeMetricFamily("meshd_proxy_streams", "Open streams.", labels=["peer"])
+        ranges = CounterMetricFamily("meshd_proxy_ranges", "Range requests answered.", labels=["peer"])
+        peer: Peer
+        for peer in peers.all():
+            streams.add_metric([peer.name], peer.streams)
+            ranges.add_metric([peer.name], peer.ranges)
+        yield streams
+        yield ranges
+
+    def _seconds_left(self) -> float:
+        leaf = x509.load_pem_x509_certificates(self._parts.live.pair.certificate)[0]
+        return (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds()
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"meshd_proxy_{name}", text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"meshd_proxy_{name}", text, value=float(value))

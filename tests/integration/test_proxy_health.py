@@ -1,0 +1,94 @@
+"""Health and metrics of a real proxy."""
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.etcd import Etcd, free_ports
+from tests.support.proxy import Proxy, reader
+
+pytestmark = pytest.mark.etcd
+
+
+@pytest.fixture
+def health() -> str:
+    return f"127.0.0.1:{free_ports(1)[0]}"
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, etcd: Etcd, health: str) -> Iterator[Proxy]:
+    running = Proxy(tmp_path / "proxy", etcd.url, options=(f"--health={health}",))
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def fetch(health: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{health}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_ready_once_etcd_was_read_and_then_even_without_it(etcd: Etcd, proxy: Proxy, health: str) -> None:
+    etcd.stop()
+    proxy.start()
+    proxy.await_status(lambda status: bool(status["upstream"]["state"] == "away"))
+    code, why = fetch(health, "/readyz")
+    assert code == 503
+    assert "not ready: etcd has not been read yet" in why
+    assert fetch(health, "/healthz")[0] == 200
+    etcd.start()
+    proxy.await_synced()
+    assert fetch(health, "/readyz") == (200, "ready\n")
+    etcd.kill()
+    proxy.await_status(lambda status: bool(status["upstream"]["state"] == "away"))
+    code, why = fetch(health, "/readyz")
+    assert code == 200
+    assert "etcd away" in why
+
+
+async def test_metrics_count_what_happened(etcd: Etcd, proxy: Proxy, health: str) -> None:
+    etcd.put("cilium/state/a", "1")
+    proxy.start()
+    proxy.await_synced()
+    async with (
+        reader(proxy, proxy.certificate("remote-c2")) as reading,
+        reading.watch(b"cilium/state/", b"cilium/state0", start_revision=1) as watch,
+    ):
+        await watch.read()
+        await watch.create(b"cilium/cache/")
+        await reading.range(b"cilium/state/a")
+        _, text = await asyncio.to_thread(fetch, health, "/metrics")
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found[("meshd_proxy_keys",)] == 1
+    assert found[("meshd_proxy_revision",)] == 2
+    assert found[("meshd_proxy_upstream_synced",)] == 1
+    assert found[("meshd_proxy_upstream_lists_total",)] == 1
+    assert found[("meshd_proxy_watchers",)] == 1
+    assert found[("meshd_proxy_watch_answers_total",)] == 3
+    assert found[("meshd_proxy_streams", "remote-c2")] == 1
+    assert found[("meshd_proxy_ranges_total", "remote-c2")] == 1
+    assert found[("meshd_proxy_refused_total", "etcdserver: permission denied")] == 1
+    assert 89 * 86400 < found[("meshd_proxy_certificate_seconds_left",)] < 90 * 86400
+
+
+def test_address_in_use_is_named(proxy: Proxy, health: str, tmp_path: Path, etcd: Etcd) -> None:
+    proxy.start()
+    proxy.await_synced()
+    second = Proxy(tmp_path / "second", etcd.url, options=(f"--health={health}",))
+    second.start()
+    assert second.stop_code() == 3
+    assert f"--health: cannot listen on {health}" in second.log.read_text()
