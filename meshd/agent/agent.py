@@ -18,7 +18,7 @@ from meshd.agent.etcd.etcd3_client import LeaderLock
 from meshd.agent.etcd.ledger import Ledger
 from meshd.agent.etcd.transactions import Fence, LeadershipLost
 from meshd.agent.etcd.writer import Desired, Progress, Writer
-from meshd.agent.leadership import keep_leading, leading
+from meshd.agent.leadership import acquire, keep_leading, release
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.publish.scope import Scope
 from meshd.agent.settings import AgentConfig
@@ -28,7 +28,8 @@ from wire import codec
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRY_S = 3.0
+#: The longest pause between two tries to reach etcd.
+MAX_RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class Agent:
         self.progress = Progress()
         self.etcd_state = EtcdState()
         self.etcd = EtcdConnection(config.etcd)
-        self._scope = codec.Scope(config.cluster, config.cluster_id, numbers)
+        self.scope = codec.Scope(config.cluster, config.cluster_id, numbers)
         self._history_lost = False
 
     async def observe(self) -> None:
@@ -76,7 +77,15 @@ class Agent:
                 self.desired.changed.set()
 
     async def publish(self) -> None:
-        """Writes whenever etcd lets it, for ever. Raises NotOurs."""
+        """Writes whenever etcd lets it, for ever; the lock is let go at the end. Raises NotOurs."""
+        host, port = host_and_port(self.config.etcd)
+        lock = LeaderLock(host, port, holder=f"{socket.gethostname()}:{os.getpid()}", ttl_s=self.config.leader_ttl_s)
+        try:
+            await self._publish(lock)
+        finally:
+            await release(lock)
+
+    async def _publish(self, lock: LeaderLock) -> None:
         while True:
             retrying = AsyncRetrying(
                 wait=wait_random_exponential(multiplier=0.1, max=MAX_RETRY_S),
@@ -85,12 +94,10 @@ class Agent:
             )
             async for attempt in retrying:
                 with attempt:
-                    await self._spell()
+                    await self._spell(lock)
 
-    async def _spell(self) -> None:
+    async def _spell(self, lock: LeaderLock) -> None:
         """One turn at writing. Returns when it is over; raises EtcdUnavailable if it did not come to writing."""
-        host, port = host_and_port(self.config.etcd)
-        lock = LeaderLock(host, port, holder=f"{socket.gethostname()}:{os.getpid()}", ttl_s=self.config.leader_ttl_s)
         unavailable = ""
         try:
             await self._lead(lock)
@@ -102,8 +109,6 @@ class Agent:
             self._history_lost = True
         except* EtcdUnavailable as lost:
             unavailable = first_reason(lost)
-        finally:
-            lock.close()
         if unavailable and self.etcd_state.phase != "writing":
             raise EtcdUnavailable(unavailable)
         if unavailable:
@@ -113,12 +118,12 @@ class Agent:
 
     async def _lead(self, lock: LeaderLock) -> None:
         self.etcd_state.enter("connecting")
-        waiting = leading(lock, self.etcd, on_wait=lambda: self.etcd_state.enter("standby"))
-        async with waiting as revision, asyncio.TaskGroup() as tasks:
+        revision = await acquire(lock, self.etcd, on_wait=lambda: self.etcd_state.enter("standby"))
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_leading(lock, self.config.leader_ttl_s))
             self.etcd_state.enter("listing")
             fence = Fence(self.etcd, revision)
-            writer = Writer(self.etcd, fence, self.desired, self.progress, config=self.config, scope=self._scope)
+            writer = Writer(self.etcd, fence, self.desired, self.progress, config=self.config, scope=self.scope)
             await writer.prepare(history_lost=self._history_lost)
             self._history_lost = False
             self._say_writing()

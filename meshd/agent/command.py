@@ -4,10 +4,17 @@ import asyncio
 from pathlib import Path
 
 import click
+import yaml
 
+from meshd.agent.agent import Agent
+from meshd.agent.etcd.connection import EtcdUnavailable
+from meshd.agent.etcd.ownership import NotOurs
+from meshd.agent.preview import Preview, preview
 from meshd.agent.program import run
 from meshd.agent.settings import AgentConfig
 from meshd.config import ConfigError, load
+
+EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 
 
 @click.command()
@@ -19,9 +26,46 @@ from meshd.config import ConfigError, load
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder for the socket.  [default: /run/meshd]")
 @click.option("--instance", help="Name of the socket's folder.  [default: the cluster's name]")
 @click.option("--lease-ttl", "lease_ttl_s", type=int, help="Life of the records after the agent, s.  [default: 900]")
-def agent(config: Path | None, **flags: object) -> None:
-    """Publish this cluster's services, nodes, identities and pod IPs into its etcd."""
+@click.option("--once", is_flag=True, help="End when everything stands in etcd.")
+@click.option("--dry-run", is_flag=True, help="Only show what would change in etcd: + added, ~ changed, - removed.")
+@click.option("--print-config", is_flag=True, help="Only show the settings in force.")
+def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool, **flags: object) -> int:
+    """Publish this cluster's services, nodes, identities and pod IPs into its etcd.
+
+    With --dry-run, the exit code is 1 if an object cannot be published as it is, 2 without etcd.
+    """
     settings = load(AgentConfig, config, flags)
+    if print_config:
+        click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return EXIT_OK
     if not settings.manifests.is_dir():
         raise ConfigError(f"manifests {settings.manifests}: is not a folder: create it, or name another one")
-    asyncio.run(run(settings))
+    if dry_run:
+        return _show(settings)
+    asyncio.run(run(settings, once=once))
+    return EXIT_OK
+
+
+def _show(settings: AgentConfig) -> int:
+    try:
+        found = asyncio.run(_preview(settings))
+    except EtcdUnavailable as error:
+        click.echo(f"meshd agent: etcd {settings.etcd} does not answer ({error}): start it, or name another", err=True)
+        return EXIT_BROKEN
+    except NotOurs as error:
+        raise ConfigError(str(error)) from error
+    for line in found.lines():
+        click.echo(line)
+    for problem in found.problems:
+        click.echo(f"! {problem}")
+    counts = f"{len(found.added)} to add, {len(found.changed)} to change, {len(found.removed)} to remove"
+    click.echo(f"{counts}, {len(found.problems)} problem(s)", err=True)
+    return EXIT_DEGRADED if found.problems else EXIT_OK
+
+
+async def _preview(settings: AgentConfig) -> Preview:
+    joined = Agent(settings)
+    try:
+        return await preview(joined)
+    finally:
+        await joined.etcd.close()

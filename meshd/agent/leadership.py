@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable
 from meshd.agent.etcd.etcd3_client import LeaderLock, LockUnavailable
@@ -16,20 +15,25 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 
 
-@asynccontextmanager
-async def leading(lock: LeaderLock, etcd: EtcdConnection, *, on_wait: Callable[[], None]) -> AsyncIterator[int]:
-    """Waits for the lock and lets it go at the end; yields the revision at which it was taken.
+async def acquire(lock: LeaderLock, etcd: EtcdConnection, *, on_wait: Callable[[], None]) -> int:
+    """Waits for the lock; returns the revision at which it was taken.
 
     `on_wait` is called when another agent is seen to have it. Raises EtcdUnavailable.
     """
-    revision = await _acquire(lock, etcd, on_wait)
-    try:
-        yield revision
-    finally:
-        try:
-            await asyncio.to_thread(lock.release)
-        except LockUnavailable as error:
-            logger.debug("the leader lock runs out by itself", extra={"reason": error})
+    waited = False
+    while True:
+        leader = await etcd.get(keys.LEADER)
+        if leader is None or leader.value == lock.token:
+            try:
+                if (revision := await asyncio.to_thread(lock.try_acquire)) is not None:
+                    return revision
+            except LockUnavailable as error:
+                raise EtcdUnavailable(str(error)) from error
+        elif not waited:
+            waited = True
+            on_wait()
+            logger.info("standing by", extra={"leader": leader.value.decode(errors="replace")})
+        await asyncio.sleep(POLL_S)
 
 
 async def keep_leading(lock: LeaderLock, ttl_s: int) -> None:
@@ -43,18 +47,11 @@ async def keep_leading(lock: LeaderLock, ttl_s: int) -> None:
             raise EtcdUnavailable(str(error)) from error
 
 
-async def _acquire(lock: LeaderLock, etcd: EtcdConnection, on_wait: Callable[[], None]) -> int:
-    waited = False
-    while True:
-        leader = await etcd.get(keys.LEADER)
-        if leader is None:
-            try:
-                if (revision := await asyncio.to_thread(lock.try_acquire)) is not None:
-                    return revision
-            except LockUnavailable as error:
-                raise EtcdUnavailable(str(error)) from error
-        elif not waited:
-            waited = True
-            on_wait()
-            logger.info("standing by", extra={"leader": leader.value.decode(errors="replace")})
-        await asyncio.sleep(POLL_S)
+async def release(lock: LeaderLock) -> None:
+    """Lets another agent have it at once, if etcd can be told."""
+    try:
+        await asyncio.to_thread(lock.release)
+    except LockUnavailable as error:
+        logger.info("the leader lock runs out by itself", extra={"reason": error})
+    finally:
+        lock.close()

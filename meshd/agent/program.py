@@ -14,8 +14,11 @@ from meshd.config import ConfigError
 logger = logging.getLogger(__name__)
 
 
-async def run(config: AgentConfig) -> None:
-    """Runs until SIGTERM or SIGINT; leaves etcd as it is. Raises ConfigError if this etcd is not this cluster's."""
+async def run(config: AgentConfig, *, once: bool = False) -> None:
+    """Runs until SIGTERM or SIGINT, or (`once`) until everything stands in etcd; leaves etcd as it is.
+
+    Raises ConfigError if this etcd is not this cluster's.
+    """
     agent = Agent(config)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -23,7 +26,7 @@ async def run(config: AgentConfig) -> None:
     refusal = ""
     try:
         async with meshd.socket.serve(config.socket, {"/v1/status": lambda: report(agent)}):
-            await _run_until(stop, agent)
+            await _run_until(stop, agent, once=once)
     except* NotOurs as refused:
         refusal = first_reason(refused)
     finally:
@@ -32,10 +35,17 @@ async def run(config: AgentConfig) -> None:
         raise ConfigError(refusal)
 
 
-async def _run_until(stop: asyncio.Event, agent: Agent) -> None:
+async def _run_until(stop: asyncio.Event, agent: Agent, *, once: bool) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(agent.observe()), tasks.create_task(agent.publish())]
+        if once:
+            running.append(tasks.create_task(_stop_when_announced(stop, agent)))
         await stop.wait()
         logger.info("stopping")
         for task in running:
             task.cancel()
+
+
+async def _stop_when_announced(stop: asyncio.Event, agent: Agent) -> None:
+    await agent.progress.announced.wait()
+    stop.set()

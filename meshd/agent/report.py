@@ -1,8 +1,16 @@
 """What the agent says of itself at `/v1/status`."""
 
 import time
+from typing import TypedDict
 
 from meshd.agent.agent import Agent
+
+
+class Degraded(TypedDict):
+    """Something that is published with a part left out, or not at all, and why."""
+
+    where: str
+    reasons: list[str]
 
 
 def report(agent: Agent) -> dict[str, object]:
@@ -24,13 +32,13 @@ def report(agent: Agent) -> dict[str, object]:
     }
 
 
-def degraded(agent: Agent) -> list[dict[str, object]]:
-    """What is published with something left out, or not at all, and why."""
+def degraded(agent: Agent) -> list[Degraded]:
+    """Everything of that kind, sorted."""
     publisher = agent.desired.publisher
     found = {str(ref): list(reasons) for ref, reasons in publisher.problems().items()}
     for ip, pods in publisher.shared_addresses():
         found[ip] = [f"is claimed by {', '.join(pods)}: the first is used"]
-    return [{"where": where, "reasons": reasons} for where, reasons in sorted(found.items())]
+    return [Degraded(where=where, reasons=reasons) for where, reasons in sorted(found.items())]
 
 
 def _etcd(agent: Agent) -> dict[str, object]:
@@ -51,7 +59,7 @@ def _published(agent: Agent) -> dict[str, object]:
     return {
         "keys": ledger.count(),
         "pending": ledger.pending,
-        "announced": progress.announced,
+        "announced": progress.announced.is_set(),
         "transactions": progress.transactions,
         "writes": progress.keys,
         "refused": progress.refused,

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,10 @@ def test_etcd_away_at_the_start_is_said_once(agent: AgentProcess, etcd: Etcd) ->
     assert agent.status()["etcd"]["error"] == ""
 
 
-def test_etcd_away_for_a_while_is_caught_up_with(agent: AgentProcess, etcd: Etcd) -> None:
+def test_etcd_away_for_a_while_is_caught_up_with(new_agent: Start, etcd: Etcd) -> None:
+    agent = new_agent(leader_ttl_s=600)  # it need not wait for its own lock
+    agent.write("web.yaml", *deployment("web", 3))
+    agent.write("node.yaml", kubernetes.node("node-1"))
     agent.start_and_publish()
     numbers = set(ips(etcd).values())
     etcd.kill()
@@ -318,3 +322,44 @@ def test_an_etcd_of_another_cluster_is_refused(agent: AgentProcess, etcd: Etcd) 
     assert "this etcd belongs to cluster 'c2'" in agent.log()
     assert "Traceback" not in agent.log()
     assert ips(etcd) == {}
+
+
+def command(agent: AgentProcess, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*agent.command, *flags], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(agent: AgentProcess, etcd: Etcd) -> None:
+    empty = command(agent, "--dry-run")
+    assert empty.returncode == 0, empty.stderr
+    assert len(empty.stdout.splitlines()) == 8
+    assert all(line.startswith("+ ") for line in empty.stdout.splitlines())
+    assert entries(etcd) == {}
+    once = command(agent, "--once")
+    assert once.returncode == 0, once.stderr
+    published = entries(etcd)
+    for line in empty.stdout.splitlines():
+        _, key, value = line.split(" ", 2)
+        assert published[key].value == value.encode()
+    assert command(agent, "--dry-run").stdout == ""
+    agent.remove("node.yaml")
+    agent.write("web.yaml", kubernetes.namespace("default"), WEB, *deployment("web", 2))
+    agent.write_text("bad.yaml", "kind: Pod")
+    changed = command(agent, "--dry-run")
+    assert changed.returncode == 1
+    assert [line[:50].split(" {")[0] for line in changed.stdout.splitlines()] == [
+        "- cilium/state/ip/v1/default/10.0.0.3",
+        "- cilium/state/nodes/v1/c1/node-1",
+        "~ cilium/state/services/v1/c1/default/web",
+        "~ meshd/v1/services/default/web",
+        "! bad.yaml:1 (document 1): Pod without metadata: O",
+    ]
+    assert "0 to add, 2 to change, 2 to remove, 1 problem(s)" in changed.stderr
+    assert entries(etcd) == published
+
+
+def test_a_dry_run_without_etcd_says_so(agent: AgentProcess, etcd: Etcd) -> None:
+    etcd.stop()
+    done = command(agent, "--dry-run")
+    assert done.returncode == 2
+    assert "does not answer" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -43,6 +43,24 @@ def test_it_runs_out_by_itself(locks: list[LeaderLock]) -> None:
     assert first.refresh() is False
 
 
+def test_what_is_held_stays_held_over_an_outage(locks: list[LeaderLock], etcd: Etcd) -> None:
+    first, second = locks
+    revision = first.try_acquire()
+    etcd.kill()
+    etcd.start()
+    eventually(lambda: answers(first))
+    assert second.try_acquire() is None
+    assert first.try_acquire() == revision
+    assert first.refresh() is True
+
+
+def answers(lock: LeaderLock) -> bool:
+    try:
+        return lock.refresh()
+    except LockUnavailable:
+        return False
+
+
 def test_who_does_not_get_it_leaves_no_lease_behind(locks: list[LeaderLock], etcd: Etcd) -> None:
     first, second = locks
     first.try_acquire()

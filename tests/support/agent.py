@@ -38,13 +38,13 @@ class AgentProcess:
         values: dict[str, object] = {"cluster": "c1", "cluster_id": 1, "etcd": etcd_url, "leader_ttl_s": 2}
         values |= {"heartbeat_s": 1, "run_dir": str(self._folder / "run"), "manifests": str(self.manifests)}
         (self._folder / "agent.yaml").write_text(yaml.safe_dump(values | settings))
+        self.command = [sys.executable, "-m", "meshd", "agent", "--config", str(self._folder / "agent.yaml")]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         assert self._process is None, "the agent runs already"
-        command = [sys.executable, "-m", "meshd", "agent", "--config", str(self._folder / "agent.yaml")]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def start_and_publish(self) -> None:
         """Starts it and waits until everything stands in etcd."""

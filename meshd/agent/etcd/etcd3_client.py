@@ -27,6 +27,7 @@ import grpc  # noqa: E402
 from wire import keys  # noqa: E402
 
 TIMEOUT_S = 3.0
+_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
 class LockUnavailable(Exception):
@@ -40,30 +41,40 @@ class LeaderLock:
     """
 
     def __init__(self, host: str, port: int, *, holder: str, ttl_s: int) -> None:
-        self._client = etcd3.client(host=host, port=port, timeout=TIMEOUT_S)
-        self._token = f"{holder} {uuid.uuid4().hex}".encode()
+        self._client = etcd3.client(host=host, port=port, timeout=TIMEOUT_S, grpc_options=_OPTIONS)
+        self.token = f"{holder} {uuid.uuid4().hex}".encode()
         self._ttl_s = ttl_s
         self._lease: etcd3.Lease | None = None
 
     def try_acquire(self) -> int | None:
-        """Takes the lock if nobody holds it; returns the revision at which it was taken, None if somebody holds it."""
-        lease = None
+        """Takes the lock if nobody else holds it; returns the revision at which it was taken, None if somebody does.
+
+        What is ours already (etcd was away, we were not) stays ours.
+        """
         try:
-            lease = self._client.lease(self._ttl_s)
-            operations = self._client.transactions
-            taken, _ = self._client.transaction(
-                compare=[operations.create(keys.LEADER) == 0],
-                success=[operations.put(keys.LEADER, self._token, lease=lease)],
-                failure=[],
-            )
-            value, metadata = self._client.get(keys.LEADER)
-            if taken and value == self._token:
-                self._lease = lease
-                return int(metadata.create_revision)
-            lease.revoke()
-            return None
+            return self._find() or self._take()
         except (etcd3.Etcd3Exception, grpc.RpcError) as error:
             raise LockUnavailable(_reason(error)) from error
+
+    def _find(self) -> int | None:
+        value, metadata = self._client.get(keys.LEADER)
+        if value != self.token:
+            return None
+        self._lease = etcd3.Lease(metadata.lease_id, self._ttl_s, self._client)
+        return int(metadata.create_revision) if self.refresh() else None
+
+    def _take(self) -> int | None:
+        lease = self._client.lease(self._ttl_s)
+        operations = self._client.transactions
+        taken, _ = self._client.transaction(
+            compare=[operations.create(keys.LEADER) == 0],
+            success=[operations.put(keys.LEADER, self.token, lease=lease)],
+            failure=[],
+        )
+        if taken:
+            return self._find()
+        lease.revoke()
+        return None
 
     def refresh(self) -> bool:
         """Keeps the lock for another time to live; False if it was lost."""

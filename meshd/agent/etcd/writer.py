@@ -46,11 +46,11 @@ class Desired:
 
 @dataclass(slots=True)
 class Progress:
-    """What the writer has done since the process began."""
+    """What the writer has done since the process began. `announced`: all stands in etcd, and the canaries say so."""
 
     transactions: int = 0
     keys: int = 0
-    announced: bool = False
+    announced: asyncio.Event = field(default_factory=asyncio.Event)
     generation: str = ""
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class Writer:
         self._lease = self._beacon_lease = 0
         self._beacon: dict[str, tuple[bytes, int]] = {}
         self._numbers = Numbers(fence, desired.publisher, desired.identities, scope, config.identity_grace_s)
-        self._progress.announced = False
+        self._progress.announced.clear()
         self._progress.refused = {}
 
     async def prepare(self, *, history_lost: bool) -> None:
@@ -137,7 +137,7 @@ class Writer:
             self._desired.changed.clear()
             await self._flush()
             if self._desired.synced:
-                if not self._progress.announced:
+                if not self._progress.announced.is_set():
                     await self._announce()
                 if await self._numbers.free_unused(now=asyncio.get_running_loop().time()):
                     await self._flush()
@@ -171,7 +171,7 @@ class Writer:
         ]
         if missing:
             await self._fence.write(missing, self._beacon_lease)
-        self._progress.announced = True
+        self._progress.announced.set()
         logger.info("published", extra=self._desired.ledger.count())
 
     async def _write(self, writes: Sequence[Write]) -> None:

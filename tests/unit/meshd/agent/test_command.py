@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from meshd.cli import main
 
@@ -29,3 +30,14 @@ def test_help_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for flag in ("--config", "--cluster", "--cluster-id", "--etcd", "--manifests", "--run-dir", "--lease-ttl"):
         assert flag in printed
+
+
+def test_the_settings_in_force_can_be_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("cluster: c1\ncluster_id: 1\netcd: http://127.0.0.1:1\nmanifests: /m\n")
+    assert run("--config", str(file), "--cluster-id", "2", "--print-config") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["cluster"], printed["cluster_id"], printed["lease_ttl_s"]) == ("c1", 2, 900)
+    file.write_text(yaml.safe_dump(printed))
+    assert run("--config", str(file), "--print-config") == 0
+    assert yaml.safe_load(capsys.readouterr().out) == printed
