@@ -73,7 +73,7 @@ class Remote:
         random.shuffle(targets)
         while True:
             retrying = AsyncRetrying(
-                wait=_wait,
+                wait=backoff_s,
                 retry=retry_if_exception_type((PeerUnavailable, PeerRejected)),
             )
             async for attempt in retrying:
@@ -156,7 +156,7 @@ _unavailable = wait_random_exponential(multiplier=BACKOFF_START_S, max=BACKOFF_M
 _rejected = wait_random_exponential(multiplier=BACKOFF_START_S * 4, max=REJECTED_MAX_S)
 
 
-def _wait(state: RetryCallState) -> float:
+def backoff_s(state: RetryCallState) -> float:
     """Somebody must act before a rejected one works: try less often."""
     error = state.outcome.exception() if state.outcome else None
     return (_rejected if isinstance(error, PeerRejected) and error.certain else _unavailable)(state)

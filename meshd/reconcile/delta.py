@@ -63,11 +63,11 @@ class Delta:
         self._dirty[item] = None
 
     def doubt(self, map: str, keys: Iterable[bytes]) -> None:
-        """What is held under these keys may not be right any more: write them again. Between rounds only."""
+        """What is held under these keys may not be right any more: write again what is desired. Between rounds only."""
         for key in keys:
-            if key in self.realised[map]:
+            if key in self.desired[map] and key in self.realised[map]:
                 self.realised[map][key] = UNKNOWN
-            self._dirty[map, key] = None
+                self._dirty[map, key] = None
 
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
         """What was found at the start and nobody spoke of since goes with the next round, if it may: how many do."""

@@ -100,6 +100,7 @@ class Loop:
             for reconciler in self._reconcilers:
                 await self._round(reconciler)
             self._settled()
+            await asyncio.sleep(0)  # slices without a difference would keep everybody else waiting
 
     async def _round(self, reconciler: Reconciler) -> None:
         now = time.monotonic()

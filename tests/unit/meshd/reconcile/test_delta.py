@@ -85,5 +85,5 @@ def test_only_what_was_recorded_is_realised(delta: Delta) -> None:
 
 def test_what_is_in_doubt_is_written_again(delta: Delta) -> None:
     delta.want("a", b"1", b"x")
-    delta.doubt("a", [b"1"])
+    delta.doubt("a", [b"1", b"2"])  # nobody has spoken of 2
     assert planned(delta.plan()) == [("upsert", "a", {b"1": b"x"})]

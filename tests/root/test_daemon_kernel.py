@@ -105,6 +105,14 @@ def test_a_restart_with_nothing_changed_writes_nothing(bed: Testbed, tmp_path: P
     bed.start_parts([part])
 
 
+def test_pods_of_the_node_come_and_go(bed: Testbed) -> None:
+    bed.add_pod("cluster1", "late", like="x-wing")
+    until(lambda: len(held(bed)["md_endpoint"]) == 4 and len(held(bed)["md_ipcache"]) == 11)
+    bed.delete_pod("cluster1", "late")
+    until(lambda: len(held(bed)["md_endpoint"]) == 3 and len(held(bed)["md_ipcache"]) == 10)
+    until(lambda: status(bed).get("state") == "ok")
+
+
 def test_sigterm_ends_it_and_the_kernel_keeps_everything(bed: Testbed) -> None:
     until(lambda: reconciled(bed))
     before = held(bed)
