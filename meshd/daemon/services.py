@@ -35,6 +35,7 @@ class Services:
         self._frontends: dict[str, tuple[FrontendKey, ...]] = {}
         self._published: dict[FrontendKey, tuple[Endpoint, ...]] = {}
         self._retained: dict[FrontendKey, tuple[Endpoint, ...]] = {}
+        self._order: dict[FrontendKey, tuple[Endpoint, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._frontends)
@@ -47,6 +48,7 @@ class Services:
     def restore(self, restored: Restored) -> None:
         self._ids.restore(restored.numbers)
         self._retained = dict(restored.frontends)
+        self._order = dict(restored.frontends)
 
     def retain(self, may_stay: Callable[[Endpoint], bool]) -> Wishes:
         """From now on only those of the retained backends stay that `may_stay`."""
@@ -66,6 +68,7 @@ class Services:
     def forget_restored(self) -> None:
         """All sources were heard and what was left over is pruned."""
         self._retained.clear()
+        self._order.clear()
         self._ids.forget_restored()
 
     def update(self, names: Iterable[str]) -> Wishes:
@@ -90,7 +93,7 @@ class Services:
         wishes: Wishes = {}
         after: tuple[Endpoint, ...] = ()
         if winner is not None:
-            after = tuple(dict.fromkeys((*winner[1], *self._retained.get(key, ()))))[:MAX_SLOTS]
+            after = self._in_order(key, dict.fromkeys((*winner[1], *self._retained.get(key, ()))))[:MAX_SLOTS]
             self._published[key] = after
             for endpoint in after:
                 _, entry = self._ids.acquire(endpoint)
@@ -105,6 +108,13 @@ class Services:
             if entry := self._ids.release(endpoint):
                 gone[entry.map, entry.key] = None
         return gone | wishes
+
+    def _in_order(self, key: FrontendKey, endpoints: Mapping[Endpoint, None]) -> tuple[Endpoint, ...]:
+        """As long as some are retained those that were found keep their slots: nothing is written only to move them."""
+        if key not in self._retained:
+            return tuple(endpoints)
+        found = (endpoint for endpoint in self._order[key] if endpoint in endpoints)
+        return tuple(dict.fromkeys((*found, *endpoints)))
 
 
 def _frontends(service: GlobalService | None) -> dict[FrontendKey, tuple[Endpoint, ...]]:
