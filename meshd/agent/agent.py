@@ -72,9 +72,8 @@ class Agent:
         """From the source into what is desired."""
         async with aclosing(self.source.changes()) as stream:
             async for changes in stream:
-                self.desired.publisher.mark(self.state.apply(changes))
-                self.desired.synced |= changes.synced
-                self.desired.changed.set()
+                now = asyncio.get_running_loop().time()
+                self.desired.mark(self.state.apply(changes), synced=changes.synced, now=now)
 
     async def publish(self) -> None:
         """Writes whenever etcd lets it, for ever; the lock is let go at the end. Raises NotOurs."""

@@ -13,6 +13,7 @@ from meshd.agent.preview import Preview, preview
 from meshd.agent.program import run
 from meshd.agent.settings import AgentConfig
 from meshd.config import ConfigError, load
+from meshd.health import HealthListenError
 
 EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 
@@ -24,6 +25,7 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 @click.option("--etcd", metavar="URL", help="This cluster's etcd, http://HOST:PORT.")
 @click.option("--manifests", type=click.Path(path_type=Path), help="Folder of Kubernetes YAML to publish and watch.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder for the socket.  [default: /run/meshd]")
+@click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of the socket's folder.  [default: the cluster's name]")
 @click.option("--lease-ttl", "lease_ttl_s", type=int, help="Life of the records after the agent, s.  [default: 900]")
 @click.option("--once", is_flag=True, help="End when everything stands in etcd.")
@@ -42,7 +44,10 @@ def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool,
         raise ConfigError(f"manifests {settings.manifests}: is not a folder: create it, or name another one")
     if dry_run:
         return _show(settings)
-    asyncio.run(run(settings, once=once))
+    try:
+        asyncio.run(run(settings, once=once))
+    except HealthListenError as error:
+        raise ConfigError(f"--health: {error}") from error
     return EXIT_OK
 
 

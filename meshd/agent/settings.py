@@ -23,6 +23,8 @@ class AgentConfig(Settings):
     #: A folder of Kubernetes YAML.
     manifests: Path
     run_dir: Path = Path("/run/meshd")
+    #: IP:PORT of /healthz, /readyz and /metrics; "" for nowhere.
+    health: str = ""
     #: Names the socket's folder; by default the cluster's name.
     instance: str = ""
     #: How long records stay after the agent has died.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import kubernetes
 from tests.support.agent import AgentProcess, deployment, eventually
@@ -363,3 +364,47 @@ def test_a_dry_run_without_etcd_says_so(agent: AgentProcess, etcd: Etcd) -> None
     assert done.returncode == 2
     assert "does not answer" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ready_once_everything_is_published_and_then_even_without_etcd(agent: AgentProcess, etcd: Etcd) -> None:
+    etcd.stop()
+    agent.start()
+    eventually(lambda: agent.status().get("etcd", {}).get("error"))
+    code, why = agent.fetch("/readyz")
+    assert code == 503
+    assert why.startswith("not ready: connecting (")
+    assert agent.fetch("/healthz") == (200, "ok\n")
+    etcd.start()
+    eventually(agent.is_settled)
+    assert agent.fetch("/readyz") == (200, "ready: leading\n")
+    etcd.kill()
+    eventually(lambda: agent.phase() == "connecting")
+    code, why = agent.fetch("/readyz")
+    assert code == 200
+    assert why.startswith("ready: etcd away (")
+
+
+def test_metrics_say_what_was_done(agent: AgentProcess, new_agent: Start) -> None:
+    agent.start_and_publish()
+    agent.write_text("bad.yaml", "kind: Pod")
+    eventually(lambda: agent.status()["source"]["bad"])
+    samples = metrics(agent)
+    assert samples["meshd_agent_objects", "Pod"] == 3
+    assert samples["meshd_agent_keys", "ip"] == 3
+    assert samples["meshd_agent_writes_total", ""] == 7
+    assert samples["meshd_agent_bad_manifests", ""] == 1
+    assert samples["meshd_agent_leader", ""] == 1
+    assert samples["meshd_agent_identities", ""] == 1
+    assert samples["meshd_agent_pending", ""] == 0
+    assert 0 < samples["meshd_agent_lag_seconds", ""] < 60
+    standby = new_agent()
+    standby.start()
+    eventually(lambda: standby.phase() == "standby" and standby.status()["source"]["synced"])
+    assert standby.fetch("/readyz") == (200, "ready: standing by\n")
+    assert metrics(standby)["meshd_agent_leader", ""] == 0
+
+
+def metrics(agent: AgentProcess) -> dict[tuple[str, str], float]:
+    """Samples by name and kind."""
+    families = text_string_to_metric_families(agent.fetch("/metrics")[1])
+    return {(each.name, each.labels.get("kind", "")): each.value for family in families for each in family.samples}

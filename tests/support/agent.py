@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 
 import meshd.socket
 from tests.support import kubernetes
+from tests.support.etcd import free_ports
 
 DEADLINE_S = 20.0
 
@@ -36,7 +39,13 @@ class AgentProcess:
         self._log = self._folder / "log"
         self._socket = self._folder / "run" / "c1" / "agent.sock"
         values: dict[str, object] = {"cluster": "c1", "cluster_id": 1, "etcd": etcd_url, "leader_ttl_s": 2}
-        values |= {"heartbeat_s": 1, "run_dir": str(self._folder / "run"), "manifests": str(self.manifests)}
+        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        values |= {
+            "heartbeat_s": 1,
+            "health": self.health,
+            "run_dir": str(self._folder / "run"),
+            "manifests": str(self.manifests),
+        }
         (self._folder / "agent.yaml").write_text(yaml.safe_dump(values | settings))
         self.command = [sys.executable, "-m", "meshd", "agent", "--config", str(self._folder / "agent.yaml")]
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,6 +87,15 @@ class AgentProcess:
         except meshd.socket.SocketError:
             return {}
         return answer
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and body of an answer of its health port."""
+        try:
+            with urllib.request.urlopen(f"http://{self.health}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def phase(self) -> str:
         return str(self.status().get("etcd", {}).get("phase", ""))

@@ -21,6 +21,7 @@ from meshd.agent.etcd.ownership import check_ownership
 from meshd.agent.etcd.transactions import Fence
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.settings import AgentConfig
+from meshd.agent.state import Dirty
 from wire import keys
 from wire.codec import Scope
 
@@ -41,7 +42,16 @@ class Desired:
     identities: Allocator
     ledger: Ledger
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed_at: float = 0.0
     synced: bool = False
+
+    def mark(self, dirty: Dirty, *, synced: bool, now: float) -> None:
+        """A source has told of something. `synced`: of everything, by now."""
+        self.publisher.mark(dirty)
+        self.synced |= synced
+        if not self.changed.is_set():
+            self.changed_at = now
+            self.changed.set()
 
 
 @dataclass(slots=True)
@@ -49,6 +59,7 @@ class Progress:
     """What the writer has done since the process began. `announced`: all stands in etcd, and the canaries say so."""
 
     transactions: int = 0
+    lag_s: float = 0.0
     keys: int = 0
     announced: asyncio.Event = field(default_factory=asyncio.Event)
     generation: str = ""
@@ -129,13 +140,17 @@ class Writer:
             await self._show_config()
 
     async def _write_changes(self) -> None:
+        self._desired.changed_at = asyncio.get_running_loop().time()
         self._desired.changed.set()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._config.identity_grace_s / 10):
                     await self._desired.changed.wait()
+            changed, since = self._desired.changed.is_set(), self._desired.changed_at
             self._desired.changed.clear()
             await self._flush()
+            if changed:
+                self._progress.lag_s = asyncio.get_running_loop().time() - since
             if self._desired.synced:
                 if not self._progress.announced.is_set():
                     await self._announce()

@@ -41,3 +41,9 @@ def test_the_settings_in_force_can_be_seen(tmp_path: Path, capsys: pytest.Captur
     file.write_text(yaml.safe_dump(printed))
     assert run("--config", str(file), "--print-config") == 0
     assert yaml.safe_load(capsys.readouterr().out) == printed
+
+
+def test_a_health_address_that_cannot_be_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = ["--cluster", "c1", "--cluster-id", "1", "--etcd", "http://127.0.0.1:1", "--manifests", str(tmp_path)]
+    assert run(*there, "--run-dir", str(tmp_path), "--health", "127.0.0.1:port") == 3
+    assert "--health: cannot listen on 127.0.0.1:port" in capsys.readouterr().err
