@@ -4,11 +4,15 @@ import asyncio
 from pathlib import Path
 
 import click
+import yaml
 
-from meshd.config import load
+from meshd.config import ConfigError, load
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import DatapathError
 from meshd.daemon.program import run_daemon
+from meshd.health import HealthListenError
+
+EXIT_OK = 0
 
 
 class Broken(click.ClickException):
@@ -27,15 +31,23 @@ class Broken(click.ClickException):
 @click.option("--bpffs", type=click.Path(path_type=Path), help="Root of a mounted bpffs.")
 @click.option("--cgroup", type=click.Path(path_type=Path), help="cgroup v2 folder whose sockets are balanced.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where sockets are made.  [default: /run/meshd]")
+@click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of this daemon.  [default: <cluster>.<node>]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
-def daemon(config: Path | None, **flags: object) -> None:
+@click.option("--print-config", is_flag=True, help="Only show the settings in force.")
+def daemon(config: Path | None, *, print_config: bool, **flags: object) -> int:
     """Keeps this node's datapath equal to what all clusters say.
 
     Runs in the node's network namespace, as root. Stopping it takes nothing down.
     """
     settings = load(DaemonConfig, config, flags)
+    if print_config:
+        click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
+        return EXIT_OK
     try:
         asyncio.run(run_daemon(settings))
     except DatapathError as error:
         raise Broken(str(error)) from error
+    except HealthListenError as error:
+        raise ConfigError(f"--health: {error}") from error
+    return EXIT_OK

@@ -25,6 +25,8 @@ class DaemonConfig(Settings):
     """Default: <cluster>.<node>"""
     device: str = ""
     """Underlay device, whose MTU bounds the tunnel's packets. Default: that of the default route."""
+    health: str = ""
+    """IP:PORT of /healthz, /readyz and /metrics; nowhere if empty."""
     tunnel_port: int = 8473
     max_clusters: int = 255
 

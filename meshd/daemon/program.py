@@ -8,7 +8,11 @@ import signal
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import NoReturn
+
+from prometheus_client import CollectorRegistry
 
 from meshd import socket
 from meshd.config import ConfigError
@@ -18,6 +22,7 @@ from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.kernel import MapShape, PodShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
+from meshd.daemon.metrics import Metrics, readiness
 from meshd.daemon.readiness import Readiness
 from meshd.daemon.remote import Remote
 from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
@@ -25,6 +30,7 @@ from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.underlay import interfaces
+from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
 
@@ -91,7 +97,8 @@ class Daemon:
         """Until SIGTERM or SIGINT."""
         self._observe()
         try:
-            async with socket.serve(self.config.socket, Report(self).routes()), asyncio.TaskGroup() as group:
+            api = socket.serve(self.config.socket, Report(self).routes())
+            async with api, self._health(), asyncio.TaskGroup() as group:
                 self.clustermesh = Clustermesh(
                     self.config.clustermesh,
                     own=self.config.cluster,
@@ -108,6 +115,13 @@ class Daemon:
                 raise _Stop
         except* _Stop:
             logger.info("stopped; what is in the kernel stays", extra={"instance": self.config.name})
+
+    def _health(self) -> AbstractAsyncContextManager[None]:
+        if not self.config.health:
+            return nullcontext()
+        registry = CollectorRegistry()
+        registry.register(Metrics(self))
+        return serve_health(self.config.health, partial(readiness, self), registry)
 
     def remotes(self) -> Sequence[Remote]:
         """The remote clusters, without our own."""

@@ -1,5 +1,6 @@
 """The daemon between two real clusters (etcd, proxy, mutual TLS), with a strict fake in the place of the kernel."""
 
+import aiohttp
 import pytest
 
 from meshd.daemon.link import LinkState
@@ -151,3 +152,24 @@ async def test_a_changed_cluster_config_is_read_again(scene: Scene) -> None:
         scene.two.etcd.put(cluster_config("cluster2"), '{"id":3}')
         await until(lambda: daemon.members.name_of(3) == "cluster2")
         await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})
+
+
+async def test_health_names_the_missing_event_and_metrics_go_with_their_cluster(scene: Scene) -> None:
+    scene.two.kill_proxy()
+
+    async def ask(route: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.get(f"{base}{route}") as answer:
+            return answer.status, await answer.text()
+
+    base = f"http://127.0.0.1:{scene.health_port}"
+    async with scene.daemon() as daemon:
+        await until(lambda: "local-synced" in daemon.readiness.reached)
+        assert (await ask("/healthz"))[0] == 200
+        assert await ask("/readyz") == (503, "not ready: missing remotes-synced, reconciled\n")
+        metrics = (await ask("/metrics"))[1]
+        assert 'meshd_daemon_remote_ready{cluster="cluster2"} 0.0' in metrics
+        assert 'meshd_daemon_records{cluster="cluster1",kind="ip"} 2.0' in metrics
+        (scene.mesh_folder / "cluster2").unlink()
+        await until(lambda: not daemon.remotes() and not daemon.readiness.missing)
+        assert await ask("/readyz") == (200, "ready\n")
+        assert "cluster2" not in (await ask("/metrics"))[1]

@@ -18,7 +18,7 @@ class ProxiedCluster:
     def __init__(self, folder: Path, name: str, authority: Authority, certs: Path) -> None:
         self.name, self._folder, self._authority, self._certs = name, folder / name, authority, certs
         self.etcd = Etcd(self._folder / "etcd")
-        self.port = _free_port()
+        self.port = free_port()
         self._server = issue(
             authority, Leaf(Kind.SERVER, name), self._folder / "certs", now=datetime.now(UTC), addresses=["127.0.0.1"]
         )
@@ -58,6 +58,6 @@ def new_authority(folder: Path) -> Authority:
     return init_ca(folder, now=datetime.now(UTC))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

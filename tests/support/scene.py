@@ -22,7 +22,7 @@ from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps
-from tests.support.proxied import ProxiedCluster, new_authority
+from tests.support.proxied import ProxiedCluster, free_port, new_authority
 
 DEADLINE_S = 20.0
 
@@ -37,6 +37,7 @@ class Scene:
     two: ProxiedCluster
     maps: FakeMaps = field(default_factory=FakeMaps)
     interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
+    health_port: int = field(default_factory=free_port)
 
     @property
     def mesh_folder(self) -> Path:
@@ -52,6 +53,7 @@ class Scene:
             bpffs=self.folder,
             cgroup=self.folder,
             run_dir=self.folder / "run",
+            health=f"127.0.0.1:{self.health_port}",
         )
 
     @asynccontextmanager

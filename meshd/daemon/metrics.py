@@ -1,0 +1,97 @@
+"""The daemon's metrics and readiness: read from its parts when somebody asks. A cluster that left has no series."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from meshd.daemon.link import LinkState
+from meshd.daemon.store import ClusterState
+
+if TYPE_CHECKING:
+    from meshd.daemon.program import Daemon
+    from meshd.daemon.remote import Remote
+
+PREFIX = "meshd_daemon_"
+
+
+def readiness(daemon: Daemon) -> tuple[bool, str]:
+    """Ready once all events of the start-up were reached; names those that are missing."""
+    missing = daemon.readiness.missing
+    return (False, "not ready: missing " + ", ".join(missing)) if missing else (True, "ready")
+
+
+class Metrics(Collector):
+    """Everything under `meshd_daemon_`."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._remotes(time.monotonic())
+        yield from self._records()
+        yield from self._targets()
+
+    def _remotes(self, now: float) -> Iterator[Metric]:
+        remotes = [self._daemon.local, *self._daemon.remotes()]
+
+        def gauge(name: str, text: str, value: Callable[[Remote], float | None]) -> Metric:
+            family = GaugeMetricFamily(PREFIX + name, text, labels=["cluster"])
+            for remote in remotes:
+                if (found := value(remote)) is not None:
+                    family.add_metric([remote.cluster], found)
+            return family
+
+        def age(remote: Remote) -> float | None:
+            last = self._state(remote.cluster).last_event_at
+            return None if last is None else now - last
+
+        yield gauge(
+            "remote_ready", "1 if connected and all lists are complete.", lambda r: r.link.state is LinkState.READY
+        )
+        yield gauge(
+            "remote_state_seconds", "Since when the control link is in its state.", lambda r: now - r.link.since
+        )
+        yield gauge("remote_last_event_seconds", "Since the last record of the cluster arrived.", age)
+        yield gauge("remote_certificate_days", "Until our certificate ends.", lambda r: r.link.days_left())
+        connects = CounterMetricFamily(PREFIX + "remote_connects", "Connections tried.", labels=["cluster"])
+        lists = CounterMetricFamily(PREFIX + "remote_lists", "Lists started, of all kinds.", labels=["cluster"])
+        for remote in remotes:
+            connects.add_metric([remote.cluster], remote.connects)
+            lists.add_metric([remote.cluster], remote.relists)
+        yield from (connects, lists)
+
+    def _records(self) -> Iterator[Metric]:
+        accepted = GaugeMetricFamily(PREFIX + "records", "Records that are believed.", labels=["cluster", "kind"])
+        rejected = GaugeMetricFamily(
+            PREFIX + "rejected_records", "Records that are not believed.", labels=["cluster", "kind", "reason"]
+        )
+        for state in self._daemon.store.clusters.values():
+            for kind, shelf in state.shelves.items():
+                accepted.add_metric([state.name, kind], len(shelf.records))
+                for reason, count in shelf.reasons().items():
+                    rejected.add_metric([state.name, kind, reason], count)
+        yield from (accepted, rejected)
+
+    def _targets(self) -> Iterator[Metric]:
+        entries = GaugeMetricFamily(PREFIX + "entries", "Entries that the kernel holds.", labels=["map"])
+        failing = GaugeMetricFamily(PREFIX + "failing_keys", "Keys that could not be written.", labels=["target"])
+        writes = CounterMetricFamily(PREFIX + "writes", "Entries written or removed.", labels=["target", "operation"])
+        for reconciler in (self._daemon.maps, self._daemon.pods):
+            failing.add_metric([reconciler.name], len(reconciler.retries.failures))
+            writes.add_metric([reconciler.name, "upsert"], reconciler.upserts)
+            writes.add_metric([reconciler.name, "delete"], reconciler.deletes)
+            for name, held in reconciler.delta.realised.items():
+                entries.add_metric([name], len(held))
+        yield from (entries, failing, writes)
+
+    def _state(self, cluster: str) -> ClusterState:
+        return self._daemon.store.clusters.get(cluster) or ClusterState(cluster)
+
+
+def _is_ready(remote: Remote) -> bool:
+    return remote.link.state is LinkState.READY
