@@ -13,7 +13,7 @@ from typing import IO, Any
 import grpc
 import grpc.aio
 
-from certs.authority import Authority, init_ca
+from certs.authority import init_ca, load_ca
 from certs.leaves import issue
 from certs.names import Leaf, server_name
 from meshd.socket import SocketError, get
@@ -26,29 +26,41 @@ _DEADLINE_S = 20.0
 class Proxy:
     """The proxy of cluster `c1`. It can be stopped and started again at the same address."""
 
-    def __init__(self, directory: Path, etcd_url: str, *, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: Path, etcd_url: str, *, options: tuple[str, ...] = (), certs: Path | None = None
+    ) -> None:
         self.directory = directory
+        self.certs = certs or directory / "certs"
         self.etcd_url = etcd_url
         self.options = options
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
-        self.authority: Authority = init_ca(directory / "certs", now=datetime.now(UTC))
+        self.authority = load_ca(certs) if certs else init_ca(self.certs, now=datetime.now(UTC))
         self.server = self.certificate("server-c1", addresses=["127.0.0.1"])
         self.log = directory / "proxy.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._log_file: IO[bytes] | None = None
 
+    def sibling(self, directory: Path) -> "Proxy":
+        """Another proxy of the same cluster, with the same certificates."""
+        directory.mkdir()
+        return Proxy(directory, self.etcd_url, options=self.options, certs=self.certs)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def certificate(self, leaf: str, *, addresses: list[str] | None = None, age: timedelta = timedelta()) -> Path:
         """Issues a certificate (its folder is returned), as if `age` ago."""
-        directory = self.directory / "certs"
         now = datetime.now(UTC) - age
-        return issue(self.authority, Leaf.parse(leaf), directory, now=now, addresses=addresses or [])
+        return issue(self.authority, Leaf.parse(leaf), self.certs, now=now, addresses=addresses or [])
 
     def start(self) -> None:
         """Starts the process; readiness is the reader's to wait for, as in real life."""
         command = [sys.executable, "-m", "meshd", "proxy", "--cluster=c1", f"--listen={self.address}"]
         command += [f"--etcd={self.etcd_url}", f"--run-dir={self.directory / 'run'}", *self.options]
         command += [f"--cert={self.server / 'tls.crt'}", f"--key={self.server / 'tls.key'}"]
-        command += [f"--ca={self.directory / 'certs/ca/ca.crt'}"]
+        command += [f"--ca={self.certs / 'ca/ca.crt'}"]
         self._log_file = self.log.open("ab")
         self._process = subprocess.Popen(command, stdout=self._log_file, stderr=self._log_file, env=os.environ)
 
@@ -104,7 +116,7 @@ class Proxy:
     @asynccontextmanager
     async def channel(self, certificate: Path | None, *, ca: Path | None = None) -> AsyncIterator[grpc.aio.Channel]:
         """A channel of a reader with this certificate, or with none."""
-        authorities = ca or self.directory / "certs/ca/ca.crt"
+        authorities = ca or self.certs / "ca/ca.crt"
         credentials = grpc.ssl_channel_credentials(
             authorities.read_bytes(),
             (certificate / "tls.key").read_bytes() if certificate else None,
@@ -162,6 +174,10 @@ class Reader:
             call.cancel()
 
 
+class StreamEnded(Exception):
+    """The server ended a stream."""
+
+
 class WatchCall:
     """One watch stream, seen by its reader."""
 
@@ -177,7 +193,8 @@ class WatchCall:
 
     async def read(self) -> rpc_pb2.WatchResponse:
         answer = await self._call.read()
-        assert isinstance(answer, rpc_pb2.WatchResponse), "the stream ended"
+        if not isinstance(answer, rpc_pb2.WatchResponse):
+            raise StreamEnded
         return answer
 
     async def read_until(self, revision: int) -> list[rpc_pb2.WatchResponse]:
