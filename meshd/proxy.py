@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+import yaml
 from prometheus_client import CollectorRegistry
 from pydantic import field_validator
 
@@ -82,9 +83,13 @@ class ProxyConfig(Settings):
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Directory of the socket.  [default: /run/meshd]")
 @click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of this proxy below --run-dir.  [default: the cluster's]")
-def proxy(path: Path | None, **flags: object) -> None:
+@click.option("--print-config", is_flag=True, help="Print the effective configuration as YAML and exit.")
+def proxy(path: Path | None, print_config: bool, **flags: object) -> None:
     """Serve a cluster's etcd, read-only, to the holders of certificates."""
     config = load(ProxyConfig, path, flags)
+    if print_config:
+        click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
     live, users = _load_files(config)
     try:
         asyncio.run(run(config, live, users))
