@@ -4,6 +4,7 @@ Not a model of the Kubernetes API: unknown fields are ignored, a missing field h
 is none of our kinds is no error; one that is of our kind and cannot be used is a BadObject.
 """
 
+import re
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -15,6 +16,12 @@ MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 ZONE_LABEL = "topology.kubernetes.io/zone"
+
+MAX_NAME = 253
+_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
+_WORD = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_WORD}")
+_LABEL_VALUE = re.compile(rf"(?:{_WORD})?")
 
 
 class ObjectKind(StrEnum):
@@ -283,12 +290,29 @@ def decode_object(kind: ObjectKind, document: dict[str, Any]) -> tuple[Ref, Kube
         decoded = msgspec.convert(_without_nulls(document), _TYPES[kind])
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadObject(str(error)) from error
+    _check_text(decoded)
     name, namespace = decoded.metadata.name, decoded.metadata.namespace
-    if not name or "/" in name or "/" in namespace:
-        raise BadObject(f"metadata.name {name!r} in namespace {namespace!r} is no name")
     if kind in _CLUSTER_WIDE:
         return Ref(kind, "", name), decoded
     return Ref(kind, namespace or "default", name), decoded
+
+
+def _check_text(decoded: KubernetesObject) -> None:
+    """The rules of the API server for what becomes a key in etcd, or part of an identity: a folder has no API server.
+
+    Without them a label could bring a `;` along and pass for several.
+    """
+    names = {"metadata.name": decoded.metadata.name, "metadata.namespace": decoded.metadata.namespace or "default"}
+    if isinstance(decoded, Pod):
+        names["spec.serviceAccountName"] = decoded.spec.service_account_name or "default"
+    for where, name in names.items():
+        if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+            raise BadObject(f"{where} {name!r} is no name (a-z, 0-9, '-' and '.', at most {MAX_NAME})")
+    for key, value in decoded.metadata.labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise BadObject(f"metadata.labels: {key!r} is no key of a label")
+        if not _LABEL_VALUE.fullmatch(value):
+            raise BadObject(f"metadata.labels: {value!r} (of {key}) is no value of a label")
 
 
 def _without_nulls(value: Any) -> Any:

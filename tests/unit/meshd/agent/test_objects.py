@@ -50,6 +50,11 @@ def test_null_means_not_given() -> None:
     [
         ({"metadata": {}}, "is no name"),
         ({"metadata": {"name": "a/b"}}, "is no name"),
+        ({"metadata": {"name": "A"}}, "metadata.name 'A' is no name"),
+        ({"metadata": {"name": "a", "namespace": "a;b"}}, "metadata.namespace 'a;b' is no name"),
+        ({"metadata": {"name": "a", "labels": {"a=b": ""}}}, "'a=b' is no key of a label"),
+        ({"metadata": {"name": "a", "labels": {"": ""}}}, "'' is no key of a label"),
+        ({"metadata": {"name": "a", "labels": {"a": "x;k8s:b=c"}}}, "'x;k8s:b=c' (of a) is no value of a label"),
         ({}, "metadata"),
         ({"metadata": {"name": "a", "labels": {"x": True}}}, "Expected `str`, got `bool` - at `$.metadata.labels"),
         ({"metadata": {"name": "a"}, "spec": {"ports": [{"port": "80"}]}}, "$.spec.ports[0].port"),
@@ -59,6 +64,11 @@ def test_what_cannot_be_used_is_named(document: dict[str, Any], words: str) -> N
     with pytest.raises(BadObject) as caught:
         decode_object(ObjectKind.SERVICE, document)
     assert words in str(caught.value)
+
+
+def test_a_pod_cannot_claim_another_identity_through_its_account() -> None:
+    with pytest.raises(BadObject, match=r"spec\.serviceAccountName"):
+        decode_pod(kubernetes.pod("p", service_account="x;k8s:io.kubernetes.pod.namespace=kube-system"))
 
 
 def test_pod_addresses_fall_back_to_the_single_one() -> None:
