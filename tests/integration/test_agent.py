@@ -309,11 +309,11 @@ def test_numbers_that_nobody_uses_are_freed_after_a_while(new_agent: Start, etcd
 
 
 def test_a_record_that_etcd_refuses_costs_itself(agent: AgentProcess, etcd: Etcd) -> None:
-    huge = kubernetes.service("huge", "30.1.1.9", labels={"x": "y" * 2_000_000})
+    huge = kubernetes.node("huge", annotations={"meshd.io/x": "y" * 2_000_000})
     agent.write("huge.yaml", huge)
     agent.start_and_publish()
     assert len(backends(etcd)) == 3
-    assert list(agent.status()["published"]["refused"]) == [keys.record(Kind.SERVICE, "c1", "default/huge")]
+    assert list(agent.status()["published"]["refused"]) == [keys.record(Kind.NODE, "c1", "huge")]
 
 
 def test_an_etcd_of_another_cluster_is_refused(agent: AgentProcess, etcd: Etcd) -> None:
