@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from identity.allocation import Allocator
 from identity.labels import LabelFilter
@@ -28,8 +28,14 @@ from wire import codec
 
 logger = logging.getLogger(__name__)
 
+#: A turn at writing that ends sooner than this is followed by a pause, s.
+STEADY_S = 10.0
 #: The longest pause between two tries to reach etcd.
 MAX_RETRY_S = 1.0
+
+
+class ShortSpell(Exception):
+    """A turn at writing was over soon: the next one waits a little."""
 
 
 @dataclass(slots=True)
@@ -88,16 +94,15 @@ class Agent:
         while True:
             retrying = AsyncRetrying(
                 wait=wait_random_exponential(multiplier=0.1, max=MAX_RETRY_S),
-                retry=retry_if_exception_type(EtcdUnavailable),
-                before_sleep=self._say_unavailable,
+                retry=retry_if_exception_type(ShortSpell),
             )
             async for attempt in retrying:
                 with attempt:
                     await self._spell(lock)
 
     async def _spell(self, lock: LeaderLock) -> None:
-        """One turn at writing. Returns when it is over; raises EtcdUnavailable if it did not come to writing."""
-        unavailable = ""
+        """One turn at writing. Returns when it is over; raises ShortSpell if that was so soon that a pause is due."""
+        began = time.monotonic()
         try:
             await self._lead(lock)
         except* (LeaseLost, LeadershipLost) as lost:
@@ -107,13 +112,9 @@ class Agent:
             self.etcd.forget()
             self._history_lost = True
         except* EtcdUnavailable as lost:
-            unavailable = first_reason(lost)
-        if unavailable and self.etcd_state.phase != "writing":
-            raise EtcdUnavailable(unavailable)
-        if unavailable:
-            logger.warning("etcd is away: retrying", extra={"etcd": self.config.etcd, "reason": unavailable})
-            self.etcd_state.enter("connecting")
-            self.etcd_state.error = unavailable
+            self._say_unavailable(first_reason(lost))
+        if time.monotonic() - began < STEADY_S:
+            raise ShortSpell
 
     async def _lead(self, lock: LeaderLock) -> None:
         self.etcd_state.enter("connecting")
@@ -128,10 +129,10 @@ class Agent:
             self._say_writing()
             await writer.run()
 
-    def _say_unavailable(self, retry: RetryCallState) -> None:
-        reason = str(retry.outcome.exception()) if retry.outcome else ""
+    def _say_unavailable(self, reason: str) -> None:
         if not self.etcd_state.error:
             logger.warning("etcd is not there: retrying", extra={"etcd": self.config.etcd, "reason": reason})
+        self.etcd_state.enter("connecting")
         self.etcd_state.error = reason
 
     def _say_writing(self) -> None:

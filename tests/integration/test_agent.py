@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -195,6 +196,31 @@ def test_etcd_away_for_a_while_is_caught_up_with(new_agent: Start, etcd: Etcd) -
     eventually(lambda: "10.0.0.4" in ips(etcd))
     eventually(lambda: etcd.get(keys.record(Kind.NODE, "c1", "node-1")) is None)
     assert set(ips(etcd).values()) == numbers
+
+
+def fill(etcd: Etcd) -> None:
+    """Puts until there is no space. Raises grpc.RpcError then."""
+    for _ in range(500):
+        etcd.put("filler", "x" * 100_000)
+
+
+def test_an_etcd_without_space_is_caught_up_with(tmp_path: Path) -> None:
+    etcd = Etcd(tmp_path / "full", options=["--quota-backend-bytes=1000000"])
+    agent = AgentProcess(tmp_path, etcd.url)
+    agent.write("web.yaml", *deployment("web", 3))
+    try:
+        etcd.start()
+        with pytest.raises(grpc.RpcError, match="space exceeded"):
+            fill(etcd)
+        agent.start()
+        eventually(lambda: "space exceeded" in agent.status().get("etcd", {}).get("error", ""))
+        etcd.compact(etcd.delete("filler_", "filler_0"))
+        etcd.etcdctl("defrag")
+        etcd.etcdctl("alarm", "disarm")
+        eventually(lambda: len(ips(etcd)) == 3)
+    finally:
+        agent.kill()
+        etcd.kill()
 
 
 def test_an_etcd_that_hangs_is_caught_up_with(agent: AgentProcess, etcd: Etcd) -> None:

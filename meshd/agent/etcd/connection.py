@@ -139,6 +139,7 @@ def _translated(error: aio.AioRpcError) -> Exception:
     details = error.details() or error.code().name
     if error.code() is grpc.StatusCode.NOT_FOUND and "lease" in details:
         return LeaseLost(details)
-    if error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    too_large = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details
+    if too_large or error.code() is grpc.StatusCode.INVALID_ARGUMENT:
         return EtcdRefused(details)
     return EtcdUnavailable(f"{error.code().name}: {details}")
