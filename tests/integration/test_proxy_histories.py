@@ -206,4 +206,5 @@ async def test_recorded_histories_are_etcds(seed: int, etcd: Etcd, proxies: list
         assert len(follower.cluster_ids) == 1
         for stretch in follower.stretches:
             check_stretch(stretch, truth)
+    assert not any("Traceback" in proxy.log.read_text() for proxy in proxies)
     assert any(len(stretch.events) > 20 for follower in followers for stretch in follower.stretches)
