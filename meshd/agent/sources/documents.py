@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from meshd.agent.objects import BadObject, KubernetesObject, Ref, decode_object, kind_of
+from meshd.agent.decoding import BadObject, decode_object, kind_of
+from meshd.agent.objects import KubernetesObject, Ref
 
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.agent.decoding import decode_object, kind_of
 from meshd.agent.endpoints import Endpoint, canonical_ip, endpoints_of, is_usable
-from meshd.agent.objects import MANAGED_BY_LABEL, MESH_SLICE_MANAGER, decode_object, kind_of
+from meshd.agent.objects import MANAGED_BY_LABEL, MESH_SLICE_MANAGER
 from meshd.agent.state import Changes, LocalState
 from tests.support import kubernetes
 from wire.records import L4Addr

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from identity.allocation import Allocator
 from identity.numbering import identity_range
-from meshd.agent.objects import KubernetesObject, Ref, decode_object, kind_of
+from meshd.agent.decoding import decode_object, kind_of
+from meshd.agent.objects import KubernetesObject, Ref
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.publish.scope import Scope
 from meshd.agent.state import Changes, LocalState

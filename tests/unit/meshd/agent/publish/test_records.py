@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from meshd.agent.decoding import decode_object, kind_of
 from meshd.agent.endpoints import Endpoint, endpoints_of
-from meshd.agent.objects import Namespace, Node, ObjectKind, Pod, Service, decode_object, kind_of
+from meshd.agent.objects import Namespace, Node, ObjectKind, Pod, Service
 from meshd.agent.publish.ips import ip_record, label_text, own_addresses
 from meshd.agent.publish.local import local_service
 from meshd.agent.publish.nodes import node_record

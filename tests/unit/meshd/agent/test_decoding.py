@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.agent.objects import BadObject, ObjectKind, Pod, Ref, Service, decode_object, kind_of
+from meshd.agent.decoding import BadObject, decode_object, kind_of
+from meshd.agent.objects import ObjectKind, Pod, Ref, Service
 from tests.support import kubernetes
 
 
