@@ -85,10 +85,11 @@ def test_a_host_policy_selects_nothing_and_says_so() -> None:
     assert policy.sections == ()
 
 
-words = st.sampled_from(
-    "spec specs podSelector endpointSelector matchLabels matchExpressions ingress egress from fromEndpoints toPorts ports "
-    "port policyTypes ipBlock cidr key values icmps fields".split()
+WORDS = (
+    *("spec", "specs", "podSelector", "endpointSelector", "matchLabels", "matchExpressions", "ingress", "egress"),
+    *("from", "fromEndpoints", "toPorts", "ports", "port", "policyTypes", "ipBlock", "cidr", "key", "values", "icmps"),
 )
+words = st.sampled_from(WORDS)
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
