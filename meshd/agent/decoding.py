@@ -15,6 +15,8 @@ from meshd.agent.objects import (
     Node,
     ObjectKind,
     Pod,
+    Policy,
+    PolicyMetadata,
     Ref,
     Service,
 )
@@ -31,9 +33,18 @@ _TYPES: dict[ObjectKind, type[KubernetesObject]] = {
     ObjectKind.POD: Pod,
     ObjectKind.SERVICE: Service,
     ObjectKind.ENDPOINT_SLICE: EndpointSlice,
+    ObjectKind.NETWORK_POLICY: Policy,
+    ObjectKind.CILIUM_POLICY: Policy,
+    ObjectKind.CILIUM_CLUSTERWIDE_POLICY: Policy,
 }
-_GROUPS = dict.fromkeys(ObjectKind, "v1") | {ObjectKind.ENDPOINT_SLICE: "discovery.k8s.io/v1"}
-_CLUSTER_WIDE = (ObjectKind.NAMESPACE, ObjectKind.NODE)
+#: The API group and version of each kind.
+API_VERSIONS = dict.fromkeys(ObjectKind, "v1") | {
+    ObjectKind.ENDPOINT_SLICE: "discovery.k8s.io/v1",
+    ObjectKind.NETWORK_POLICY: "networking.k8s.io/v1",
+    ObjectKind.CILIUM_POLICY: "cilium.io/v2",
+    ObjectKind.CILIUM_CLUSTERWIDE_POLICY: "cilium.io/v2",
+}
+_CLUSTER_WIDE = (ObjectKind.NAMESPACE, ObjectKind.NODE, ObjectKind.CILIUM_CLUSTERWIDE_POLICY)
 _KINDS = frozenset(str(kind) for kind in ObjectKind)
 
 
@@ -47,13 +58,13 @@ def kind_of(document: dict[str, Any]) -> ObjectKind | None:
     if not isinstance(kind, str) or kind not in _KINDS:
         return None
     known = ObjectKind(kind)
-    return known if document.get("apiVersion", _GROUPS[known]) == _GROUPS[known] else None
+    return known if document.get("apiVersion", API_VERSIONS[known]) == API_VERSIONS[known] else None
 
 
 def decode_object(kind: ObjectKind, document: dict[str, Any]) -> tuple[Ref, KubernetesObject]:
     """A document of a kind of ours. Null means "not given", as in Kubernetes. Raises BadObject."""
     try:
-        decoded = msgspec.convert(_without_nulls(document), _TYPES[kind])
+        decoded = _policy(document) if _TYPES[kind] is Policy else _convert(document, _TYPES[kind])
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadObject(str(error)) from error
     _check_text(decoded)
@@ -61,6 +72,20 @@ def decode_object(kind: ObjectKind, document: dict[str, Any]) -> tuple[Ref, Kube
     if kind in _CLUSTER_WIDE:
         return Ref(kind, "", name), decoded
     return Ref(kind, namespace or "default", name), decoded
+
+
+def _convert(document: dict[str, Any], as_type: type[KubernetesObject]) -> KubernetesObject:
+    return msgspec.convert(_without_nulls(document), as_type)
+
+
+def _policy(document: dict[str, Any]) -> Policy:
+    """Nulls stay: a list of peers that lost its only item would let everybody in."""
+    metadata = msgspec.convert(_without_nulls(document.get("metadata", {})), PolicyMetadata)
+    rules = {name: document[name] for name in ("spec", "specs") if document.get(name) is not None}
+    try:
+        return Policy(metadata=metadata, rules=msgspec.json.encode(rules, order="sorted"))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadObject(f"spec cannot be written as JSON ({error})") from error
 
 
 def _check_text(decoded: KubernetesObject) -> None:
@@ -74,7 +99,8 @@ def _check_text(decoded: KubernetesObject) -> None:
     for where, name in names.items():
         if len(name) > MAX_NAME or not _NAME.fullmatch(name):
             raise BadObject(f"{where} {name!r} is no name (a-z, 0-9, '-' and '.', at most {MAX_NAME})")
-    for key, value in decoded.metadata.labels.items():
+    labels = {} if isinstance(decoded, Policy) else decoded.metadata.labels
+    for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise BadObject(f"metadata.labels: {key!r} is no key of a label")
         if not _LABEL_VALUE.fullmatch(value):

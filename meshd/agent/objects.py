@@ -24,6 +24,9 @@ class ObjectKind(StrEnum):
     POD = "Pod"
     SERVICE = "Service"
     ENDPOINT_SLICE = "EndpointSlice"
+    NETWORK_POLICY = "NetworkPolicy"
+    CILIUM_POLICY = "CiliumNetworkPolicy"
+    CILIUM_CLUSTERWIDE_POLICY = "CiliumClusterwideNetworkPolicy"
 
 
 class Ref(NamedTuple):
@@ -55,6 +58,13 @@ class PodMetadata(_Fields, frozen=True):
     namespace: str = ""
     labels: dict[str, str] = {}
     deletion_timestamp: str = ""
+
+
+class PolicyMetadata(_Fields, frozen=True):
+    """Nothing else is used; what is wrong with it must not cost the policy."""
+
+    name: str = ""
+    namespace: str = ""
 
 
 class Namespace(_Fields, frozen=True):
@@ -247,4 +257,14 @@ class EndpointSlice(_Fields, frozen=True):
         return self.metadata.labels.get(MANAGED_BY_LABEL) == MESH_SLICE_MANAGER
 
 
-KubernetesObject = Namespace | Node | Pod | Service | EndpointSlice
+class Policy(_Fields, frozen=True):
+    """A network policy. Not judged here: the daemons close what an invalid one selects.
+
+    `rules` is JSON of its `spec` and `specs` as they were given; equal ones are equal bytes.
+    """
+
+    metadata: PolicyMetadata
+    rules: bytes = b"{}"
+
+
+KubernetesObject = Namespace | Node | Pod | Service | EndpointSlice | Policy

@@ -3,6 +3,7 @@
 Pure. What one changed object causes costs what depends on it, never the number of objects.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import cast
@@ -16,6 +17,7 @@ from meshd.agent.objects import (
     Node,
     ObjectKind,
     Pod,
+    Policy,
     Ref,
     Service,
 )
@@ -41,6 +43,7 @@ class Dirty:
     namespaces: set[str] = field(default_factory=set)
     services: set[ObjectName] = field(default_factory=set)
     pods: set[ObjectName] = field(default_factory=set)
+    policies: set[Ref] = field(default_factory=set)
 
 
 class LocalState:
@@ -52,6 +55,7 @@ class LocalState:
         self.pods: dict[ObjectName, Pod] = {}
         self.services: dict[ObjectName, Service] = {}
         self.slices: dict[ObjectName, EndpointSlice] = {}
+        self.policies: dict[Ref, Policy] = {}
         self._pods_by_label: Index[LabelOf] = Index()
         self._pods_by_namespace: Index[str] = Index()
         self._pods_by_node: Index[str] = Index()
@@ -76,6 +80,7 @@ class LocalState:
             str(ObjectKind.POD): len(self.pods),
             str(ObjectKind.SERVICE): len(self.services),
             str(ObjectKind.ENDPOINT_SLICE): len(self.slices),
+            **Counter(str(ref.kind) for ref in self.policies),
         }
 
     def slices_of(self, service: ObjectName) -> list[EndpointSlice]:
@@ -111,6 +116,8 @@ class LocalState:
                 self._set_service(name, cast("Service | None", known), dirty)
             case ObjectKind.ENDPOINT_SLICE:
                 self._set_slice(name, cast("EndpointSlice | None", known), dirty)
+            case _:
+                self._set_policy(ref, cast("Policy | None", known), dirty)
 
     def _set_namespace(self, name: str, known: Namespace | None, dirty: Dirty) -> None:
         self.namespaces.pop(name, None)
@@ -178,6 +185,12 @@ class LocalState:
             if not known.is_imported:
                 dirty.services.add((name[0], known.service))
                 self._slices_by_service.add((name[0], known.service), name)
+
+    def _set_policy(self, ref: Ref, known: Policy | None, dirty: Dirty) -> None:
+        self.policies.pop(ref, None)
+        if known is not None:
+            self.policies[ref] = known
+        dirty.policies.add(ref)
 
 
 def _labels_of(name: ObjectName, labels: Mapping[str, str]) -> Iterator[LabelOf]:

@@ -434,3 +434,19 @@ def metrics(agent: AgentProcess) -> dict[tuple[str, str], float]:
     """Samples by name and kind."""
     families = text_string_to_metric_families(agent.fetch("/metrics")[1])
     return {(each.name, each.labels.get("kind", "")): each.value for family in families for each in family.samples}
+
+
+def test_policies_follow_their_objects_and_a_restart_writes_none_again(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.write("policies.yaml", kubernetes.policy("p", ingress=[]), kubernetes.cilium_policy("q"))
+    agent.start_and_publish()
+    prefix = keys.prefix(Kind.POLICY, "c1")
+    assert etcd.keys(prefix) == {
+        f"{prefix}NetworkPolicy/default/p": b'{"spec":{"ingress":[],"podSelector":{}}}',
+        f"{prefix}CiliumClusterwideNetworkPolicy/-/q": b'{"spec":{"endpointSelector":{}}}',
+    }
+    before = entries(etcd)
+    agent.stop()
+    agent.start_and_publish()
+    assert entries(etcd) == before
+    agent.remove("policies.yaml")
+    eventually(lambda: not etcd.keys(prefix))

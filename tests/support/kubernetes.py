@@ -82,6 +82,21 @@ def service(
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": body}
 
 
+def policy(name: str, *, namespace: str = "default", **rules: object) -> Document:
+    """A NetworkPolicy; `rules` are fields of its spec."""
+    metadata = {"name": name, "namespace": namespace}
+    spec = {"podSelector": {}, **rules}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def cilium_policy(name: str, *, namespace: str = "", specs: Sequence[Document] = (), **rules: object) -> Document:
+    """A CiliumNetworkPolicy, or the clusterwide kind without a namespace; `rules` are fields of its spec."""
+    kind = "CiliumNetworkPolicy" if namespace else "CiliumClusterwideNetworkPolicy"
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    body = {"specs": list(specs)} if specs else {"spec": {"endpointSelector": {}, **rules}}
+    return {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, **body}
+
+
 def endpoint_slice(
     name: str,
     service: str,

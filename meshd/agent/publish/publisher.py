@@ -17,6 +17,7 @@ from meshd.agent.publish.identities import IdentityNamespaces, IdentityUse
 from meshd.agent.publish.ips import ip_record, label_text, own_addresses
 from meshd.agent.publish.local import local_service
 from meshd.agent.publish.nodes import node_record
+from meshd.agent.publish.policies import policy_name
 from meshd.agent.publish.scope import Scope
 from meshd.agent.publish.services import read_annotations, service_record
 from meshd.agent.state import Dirty, LocalState
@@ -56,6 +57,7 @@ class Publisher:
         self._dirty.namespaces |= dirty.namespaces
         self._dirty.services |= dirty.services
         self._dirty.pods |= dirty.pods
+        self._dirty.policies |= dirty.policies
 
     def settled(self, numbers: Iterable[int]) -> None:
         """The allocator has labels for these numbers: the pods that waited for them go on."""
@@ -112,6 +114,7 @@ class Publisher:
             or dirty.namespaces
             or dirty.services
             or dirty.pods
+            or dirty.policies
             or self._dirty_numbers
             or self._dirty_addresses
         )
@@ -133,6 +136,8 @@ class Publisher:
             changes[self._key(Kind.IDENTITY, str(number))] = self._identity(number)
         for service in _take(dirty.services, limit):
             self._service(service, changes)
+        for policy in _take(dirty.policies, limit):
+            changes[self._key(Kind.POLICY, policy_name(policy))] = self._policy(policy)
         for address in _take(self._dirty_addresses, limit):
             self._address(address, changes)
         return changes
@@ -159,6 +164,10 @@ class Publisher:
         record, problems = node_record(node, self._scope)
         self._report(ref, problems)
         return encode(record)
+
+    def _policy(self, ref: Ref) -> bytes | None:
+        policy = self._state.policies.get(ref)
+        return policy.rules if policy else None
 
     def _identity(self, number: int) -> bytes | None:
         labels = self._identities.labels_of(number)

@@ -28,6 +28,8 @@ GOOD: list[kubernetes.Document] = [
     kubernetes.pod("p", "10.0.0.1", "fd00:10:1::1", labels={"app": "web"}, ports=POD_PORTS),
     kubernetes.service("web", "30.1.1.1", "fd00:30::1", selector={"app": "web"}, ports=PORTS),
     kubernetes.service("db", "30.1.1.2"),
+    kubernetes.policy("p", ingress=[{"from": [{"podSelector": {}}]}]),
+    kubernetes.cilium_policy("p", ingress=[{"fromEntities": ["cluster"]}]),
     kubernetes.endpoint_slice("db-1", "db", [{"addresses": ["10.0.0.9"], "zone": "a", "conditions": {"ready": True}}]),
 ]
 JUNK: st.SearchStrategy[Any] = st.one_of(
