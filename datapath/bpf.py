@@ -14,13 +14,17 @@ from pathlib import Path
 _NUMBERS = {"x86_64": 321, "aarch64": 280}
 _libc = ctypes.CDLL(None, use_errno=True)
 
+MAP_CREATE = 0
 MAP_LOOKUP_ELEM = 1
 MAP_UPDATE_ELEM = 2
 MAP_DELETE_ELEM = 3
 MAP_GET_NEXT_KEY = 4
 OBJ_PIN = 6
 OBJ_GET = 7
+PROG_GET_FD_BY_ID = 13
+MAP_GET_FD_BY_ID = 14
 OBJ_GET_INFO_BY_FD = 15
+PROG_QUERY = 16
 MAP_LOOKUP_BATCH = 24
 MAP_UPDATE_BATCH = 26
 MAP_DELETE_BATCH = 27
@@ -28,12 +32,46 @@ LINK_CREATE = 28
 LINK_UPDATE = 29
 LINK_DETACH = 34
 
+_QUERY_EFFECTIVE = 1
 _u32 = ctypes.c_uint32
 _u64 = ctypes.c_uint64
 
 
 class ElementAttr(ctypes.Structure):
     _fields_ = (("map_fd", _u32), ("pad", _u32), ("key", _u64), ("value", _u64), ("flags", _u64))
+
+
+class _MapCreateAttr(ctypes.Structure):
+    _fields_ = (
+        ("map_type", _u32),
+        ("key_size", _u32),
+        ("value_size", _u32),
+        ("max_entries", _u32),
+        ("map_flags", _u32),
+        ("inner_map_fd", _u32),
+        ("numa_node", _u32),
+        ("map_name", ctypes.c_char * 16),
+    )
+
+
+class _IdAttr(ctypes.Structure):
+    _fields_ = (("id", _u32), ("next_id", _u32), ("open_flags", _u32))
+
+
+class _QueryAttr(ctypes.Structure):
+    _fields_ = (
+        ("target_fd", _u32),
+        ("attach_type", _u32),
+        ("query_flags", _u32),
+        ("attach_flags", _u32),
+        ("prog_ids", _u64),
+        ("prog_cnt", _u32),
+        ("pad", _u32),
+        ("prog_attach_flags", _u64),
+        ("link_ids", _u64),
+        ("link_attach_flags", _u64),
+        ("revision", _u64),
+    )
 
 
 class BatchAttr(ctypes.Structure):
@@ -81,7 +119,20 @@ class _MapInfo(ctypes.Structure):
 
 
 class _ProgramInfo(ctypes.Structure):
-    _fields_ = (("type", _u32), ("id", _u32))
+    _fields_ = (
+        ("type", _u32),
+        ("id", _u32),
+        ("tag", ctypes.c_uint8 * 8),
+        ("jited_len", _u32),
+        ("xlated_len", _u32),
+        ("jited", _u64),
+        ("xlated", _u64),
+        ("load_time", _u64),
+        ("uid", _u32),
+        ("nr_map_ids", _u32),
+        ("map_ids", _u64),
+        ("name", ctypes.c_char * 16),
+    )
 
 
 class _LinkInfo(ctypes.Structure):
@@ -168,6 +219,44 @@ def map_info(fd: int) -> MapInfo:
     info = _MapInfo()
     _info(fd, info)
     return MapInfo(info.type, info.key_size, info.value_size, info.max_entries)
+
+
+def create_map(kind: int, *, key_size: int, value_size: int, max_entries: int, name: bytes) -> int:
+    """A new map's descriptor."""
+    attr = _MapCreateAttr(
+        map_type=kind, key_size=key_size, value_size=value_size, max_entries=max_entries, map_name=name
+    )
+    return call(MAP_CREATE, attr)
+
+
+def open_map(map_id: int) -> int:
+    """A descriptor of the map with this number."""
+    return call(MAP_GET_FD_BY_ID, _IdAttr(id=map_id))
+
+
+def program_name(number: int) -> str:
+    """The name of the program with this number, as the kernel keeps it (15 characters)."""
+    fd = call(PROG_GET_FD_BY_ID, _IdAttr(id=number))
+    try:
+        info = _ProgramInfo()
+        _info(fd, info)
+        return bytes(info.name).decode(errors="replace")
+    finally:
+        os.close(fd)
+
+
+def attached_programs(cgroup_fd: int, attach_type: int, *, most: int = 64) -> list[int]:
+    """The numbers of the programs that run at a hook of a cgroup, those of the cgroups above it too."""
+    ids = (_u32 * most)()
+    attr = _QueryAttr(
+        target_fd=cgroup_fd,
+        attach_type=attach_type,
+        query_flags=_QUERY_EFFECTIVE,
+        prog_ids=ctypes.addressof(ids),
+        prog_cnt=most,
+    )
+    call(PROG_QUERY, attr)
+    return list(ids[: attr.prog_cnt])
 
 
 def program_id(fd: int) -> int:

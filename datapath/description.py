@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from types import MappingProxyType
@@ -9,22 +10,28 @@ from types import MappingProxyType
 from datapath.entries import OVERHEAD4, Entry, IPAddress
 from datapath.layout import (
     AddrKey,
+    AffmKey,
     Be4,
     Be6,
     Cfg,
     CidrKey,
     Endpoint,
     Family,
+    FrontKey,
     Peer,
     PeerFlag,
     Svc,
     Svc4Key,
     Svc6Key,
+    SvcFlag,
 )
 
 
 def decode(entry: Entry) -> dict[str, object]:
-    """The arguments that the entry was built from. Raises KeyError for a map that has no builder."""
+    """The arguments that the entry was built from; of a Maglev table the CRC of its bytes.
+
+    Raises KeyError for a map that has no builder.
+    """
     return _DECODERS[entry.map](entry.key, entry.value)
 
 
@@ -104,7 +111,29 @@ def _decode_svc(key: bytes, value: bytes) -> dict[str, object]:
         "port": k.port,
         "protocol": k.protocol,
     }
-    return facts | ({"slot": k.slot, "backend_id": v.backend} if k.slot else {"count": v.count})
+    if k.slot:
+        weighted: dict[str, object] = {"chance": v.count, "alias": v.flags} if v.count else {}
+        return facts | {"slot": k.slot, "backend_id": v.backend} | weighted
+    facts["count"] = v.count
+    if v.backend:
+        facts["session_affinity_timeout_s"] = v.backend
+    if v.flags & ~SvcFlag.AFFINITY:
+        facts["flags"] = SvcFlag(v.flags & ~SvcFlag.AFFINITY)
+    return facts
+
+
+def _front(key: FrontKey | AffmKey) -> dict[str, object]:
+    address = _address(key.family or Family.V6, bytes(key.address))
+    return {"address": address, "port": key.port, "protocol": key.protocol}
+
+
+def _decode_member(key: bytes, value: bytes) -> dict[str, object]:
+    k = AffmKey.from_buffer_copy(key)
+    return _front(k) | {"backend_id": k.backend}
+
+
+def _decode_maglev(key: bytes, value: bytes) -> dict[str, object]:
+    return _front(FrontKey.from_buffer_copy(key)) | {"table": zlib.crc32(value)}
 
 
 def _decode_cfg(key: bytes, value: bytes) -> dict[str, object]:
@@ -122,6 +151,8 @@ _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingPr
         "md_be6": _decode_backend,
         "md_svc4": _decode_svc,
         "md_svc6": _decode_svc,
+        "md_affm": _decode_member,
+        "md_maglev": _decode_maglev,
         "md_cfg": _decode_cfg,
     }
 )

@@ -10,17 +10,21 @@ from types import MappingProxyType
 from datapath.layout import (
     IDENTITY_BITS,
     AddrKey,
+    AffmKey,
     Be4,
     Be6,
     Cfg,
     CidrKey,
     Endpoint,
+    FrontKey,
     Peer,
     PeerFlag,
     Svc,
     Svc4Key,
     Svc6Key,
+    SvcFlag,
 )
+from datapath.slots import Slot
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -37,6 +41,8 @@ RANK: Mapping[str, int] = MappingProxyType(
         "md_endpoint": 1,
         "md_be4": 2,
         "md_be6": 2,
+        "md_affm": 3,
+        "md_maglev": 3,
         "md_cidrs": 3,
         "md_ipcache": 4,
         "md_svc4": 5,
@@ -93,23 +99,49 @@ def service_entries(address: IPAddress, port: int, protocol: int, backend_ids: S
     """
     _require("number of backends", len(backend_ids), MAX_SLOTS)
     slots = [
-        slot_entry(address, port, protocol, slot=n, backend_id=backend_id)
+        slot_entry(address, port, protocol, slot=n, value=Slot(backend_id))
         for n, backend_id in enumerate(backend_ids, 1)
     ]
     return [*slots, frontend_entry(address, port, protocol, count=len(backend_ids))]
 
 
-def slot_entry(address: IPAddress, port: int, protocol: int, *, slot: int, backend_id: int) -> Entry:
+def slot_entry(address: IPAddress, port: int, protocol: int, *, slot: int, value: Slot) -> Entry:
     """The `slot`-th (from 1) backend reference of a frontend."""
     _require("slot", slot, MAX_SLOTS, least=1)
-    _require("backend_id", backend_id, 0xFFFFFFFF, least=1)
-    return _svc_entry(address, port, protocol, slot, Svc(backend=backend_id))
+    _require("backend_id", value.backend_id, 0xFFFFFFFF, least=1)
+    svc = Svc(backend=value.backend_id, count=value.chance, flags=value.alias)
+    return _svc_entry(address, port, protocol, slot, svc)
 
 
-def frontend_entry(address: IPAddress, port: int, protocol: int, *, count: int) -> Entry:
-    """Slot 0: from now on `count` slots are chosen from."""
+def frontend_entry(
+    address: IPAddress,
+    port: int,
+    protocol: int,
+    *,
+    count: int,
+    session_affinity_timeout_s: int = 0,
+    flags: int = 0,
+) -> Entry:
+    """Slot 0: from now on `count` slots are chosen from. A time-out of 0: no session affinity."""
     _require("count", count, MAX_SLOTS)
-    return _svc_entry(address, port, protocol, 0, Svc(count=count))
+    _require("session_affinity_timeout_s", session_affinity_timeout_s, 0xFFFFFFFF)
+    if session_affinity_timeout_s:
+        flags |= SvcFlag.AFFINITY
+    svc = Svc(backend=session_affinity_timeout_s, count=count, flags=flags)
+    return _svc_entry(address, port, protocol, 0, svc)
+
+
+def member_entry(address: IPAddress, port: int, protocol: int, backend_id: int) -> Entry:
+    """With session affinity: clients of the frontend may stay with this backend."""
+    _require("backend_id", backend_id, 0xFFFFFFFF, least=1)
+    front = _front_key(address, port, protocol)
+    key = AffmKey(front.address, front.port, front.protocol, front.family, backend_id)
+    return Entry("md_affm", bytes(key), (1).to_bytes(4, sys.byteorder))
+
+
+def maglev_entry(address: IPAddress, port: int, protocol: int, table: bytes) -> Entry:
+    """A frontend's Maglev table: four bytes, a backend's number, for each of its entries."""
+    return Entry("md_maglev", bytes(_front_key(address, port, protocol)), table)
 
 
 def config_entry(*, tunnel_ifindex: int, underlay_mtu: int, node_netns: int = 0) -> Entry:
@@ -157,6 +189,11 @@ def _peer(identity: int, tunnel: IPAddress | None, remote: bool) -> bytes:
     if tunnel is not None:
         flags |= PeerFlag.TUNNEL4 if tunnel.version == 4 else PeerFlag.TUNNEL6
     return bytes(Peer(identity, flags, _padded(tunnel.packed if tunnel else b"")))
+
+
+def _front_key(address: IPAddress, port: int, protocol: int) -> FrontKey:
+    _require("port", port, 0xFFFF, least=1)
+    return FrontKey(_padded(address.packed), port, protocol, address.version)
 
 
 def _svc_entry(address: IPAddress, port: int, protocol: int, slot: int, value: Svc) -> Entry:

@@ -34,6 +34,17 @@ class PeerFlag(IntFlag):
     TUNNEL6 = 4
 
 
+class SvcFlag(IntFlag):
+    AFFINITY = 1
+    MAGLEV = 2
+    WEIGHTED = 4
+
+
+class ClientKind(IntEnum):
+    NETNS = 1
+    ADDRESS = 2
+
+
 class DropReason(IntEnum):
     """Why something was dropped; SOURCE_UNVERIFIED is counted, but delivered."""
 
@@ -97,6 +108,22 @@ class Svc(ctypes.Structure):
     _fields_ = (("backend", _u32), ("count", _u16), ("flags", _u16))
 
 
+class FrontKey(ctypes.Structure):
+    _fields_ = (("address", _v6), ("port", _be16), ("protocol", _u8), ("family", _u8))
+
+
+class AffmKey(ctypes.Structure):
+    _fields_ = (*FrontKey._fields_, ("backend", _u32))
+
+
+class AffKey(ctypes.Structure):
+    _fields_ = (("client", _v6), *FrontKey._fields_, ("kind", _u8), ("pad", _u8 * 3))
+
+
+class Aff(ctypes.Structure):
+    _fields_ = (("used_ns", _u64), ("backend", _u32), ("pad", _u32))
+
+
 class Be4(ctypes.Structure):
     _fields_ = (("address", _v4), ("port", _be16), ("protocol", _u8), ("flags", _u8))
 
@@ -141,6 +168,10 @@ STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
         "svc": Svc,
         "be4": Be4,
         "be6": Be6,
+        "front_key": FrontKey,
+        "affm_key": AffmKey,
+        "aff_key": AffKey,
+        "aff": Aff,
         "rev4_key": Rev4Key,
         "rev4": Rev4,
         "rev6_key": Rev6Key,
@@ -159,6 +190,7 @@ class MapType(IntEnum):
     PERCPU_ARRAY = 6
     LRU_HASH = 9
     LPM_TRIE = 11
+    HASH_OF_MAPS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +199,7 @@ class MapSpec:
 
     kind: MapType
     key: type[ctypes.Structure | ctypes.c_uint32]
-    value: type[ctypes.Structure]
+    value: type[ctypes.Structure | ctypes.c_uint32]
     size: int
 
     @property
@@ -179,6 +211,9 @@ class MapSpec:
         return ctypes.sizeof(self.value)
 
 
+MAGLEV_PATTERN = "md_maglev_in"
+"""The map that those in md_maglev are like: its value is a whole table, whose size is chosen when it is loaded."""
+
 MAPS: Mapping[str, MapSpec] = MappingProxyType(
     {
         "md_ipcache": MapSpec(MapType.HASH, AddrKey, Peer, 524_288),
@@ -188,6 +223,10 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_svc6": MapSpec(MapType.HASH, Svc6Key, Svc, 131_072),
         "md_be4": MapSpec(MapType.HASH, _u32, Be4, 65_536),
         "md_be6": MapSpec(MapType.HASH, _u32, Be6, 65_536),
+        MAGLEV_PATTERN: MapSpec(MapType.ARRAY, _u32, _u32, 1),
+        "md_maglev": MapSpec(MapType.HASH_OF_MAPS, FrontKey, _u32, 65_536),
+        "md_aff": MapSpec(MapType.LRU_HASH, AffKey, Aff, 65_536),
+        "md_affm": MapSpec(MapType.HASH, AffmKey, _u32, 65_536),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
         "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, 64),

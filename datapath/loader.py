@@ -18,7 +18,8 @@ from pathlib import Path
 from datapath import bpf
 from datapath.compile import Failure, Request
 from datapath.hooks import ensure_hooks
-from datapath.layout import MAPS
+from datapath.layout import MAGLEV_PATTERN, MAPS, MapSpec
+from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
 from datapath.pins import Pins, Programs
 from datapath.source import Source, read_source
 
@@ -28,12 +29,15 @@ _LOG_LINES = 40
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """`cgroup` is the cgroup v2 folder whose sockets are balanced; `sizes`: entries per map where not the default."""
+    """`cgroup` is the cgroup v2 folder whose sockets are balanced; `sizes`: entries per map where not the default;
+    `maglev_size`: entries of a Maglev table, one of datapath.maglev.SIZES.
+    """
 
     bpffs: Path
     instance: str
     cgroup: Path
     sizes: Mapping[str, int] = field(default_factory=dict)
+    maglev_size: int = DEFAULT_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,14 @@ def ensure_loaded(settings: LoadSettings) -> Loaded:
     """Programs and maps pinned, cgroup hooks attached. Raises PinsError, PinMismatch, LoadError, HookError."""
     pins = Pins(settings.bpffs, settings.instance)
     pins.create()
-    source = read_source(pins.folder, settings.sizes)
+    source = read_source(pins.folder, settings.sizes, settings.maglev_size)
     programs = pins.programs(source.build)
     written: list[str] = []
     with _locked(pins.folder):
-        _check_maps(pins.folder, settings.sizes)
+        _check_maps(pins.folder, settings)
         if not programs.folder.is_dir():
             _load(source, pins, programs)
-            _check_maps(pins.folder, settings.sizes)
+            _check_maps(pins.folder, settings)
             written.append("programs")
         written += ensure_hooks(pins.links, programs, settings.cgroup)
         _remove_other_builds(pins, source.build)
@@ -114,18 +118,23 @@ def _run_child(request: Request) -> None:
         raise LoadError(Failure(**failure), log)
 
 
-def _check_maps(folder: Path, sizes: Mapping[str, int]) -> None:
+def _check_maps(folder: Path, settings: LoadSettings) -> None:
     """bcc uses a map that is pinned already whatever it looks like, so look first."""
     for name, spec in MAPS.items():
         if not (folder / name).exists():
             continue
         with bpf.opened(folder / name) as fd:
             info = bpf.map_info(fd)
-        wanted = bpf.MapInfo(spec.kind, spec.key_size, spec.value_size, sizes.get(name, spec.size))
+        wanted = _expected(name, spec, settings)
         if info != wanted:
             raise PinMismatch(
                 f"{folder / name} is {info}, expected {wanted}: uninstall the instance, then start it again"
             )
+
+
+def _expected(name: str, spec: MapSpec, settings: LoadSettings) -> bpf.MapInfo:
+    value_size = settings.maglev_size * ENTRY_BYTES if name == MAGLEV_PATTERN else spec.value_size
+    return bpf.MapInfo(spec.kind, spec.key_size, value_size, settings.sizes.get(name, spec.size))
 
 
 def _remove_other_builds(pins: Pins, build: str) -> None:

@@ -14,8 +14,10 @@ from typing import Self
 
 from datapath import bpf
 from datapath.batch import Batch, dump_map
-from datapath.layout import Counter, DropReason
+from datapath.layout import MAPS, Counter, DropReason, MapType
+from datapath.tables import create_table, encode_descriptors, read_table
 
+_TABLES = 256
 _FULL = frozenset({errno.E2BIG, errno.ENOSPC})
 
 
@@ -62,7 +64,36 @@ class Maps:
         self._fds.clear()
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
-        """Write `items` in their order. Raises MapFull after writing what fits, MapError at anything else."""
+        """Write `items` in their order. Raises MapFull after writing what fits, MapError at anything else.
+
+        The values of md_maglev are whole tables.
+        """
+        if MAPS[map].kind is MapType.HASH_OF_MAPS:
+            self._upsert_tables(map, items)
+        else:
+            self._upsert(map, items)
+
+    def _upsert_tables(self, map: str, items: Mapping[bytes, bytes]) -> None:
+        """In portions, as each table is an open descriptor until it is in its place."""
+        keys, rejected = list(items), list[bytes]()
+        for start in range(0, len(keys), _TABLES):
+            portion = keys[start : start + _TABLES]
+            fds: list[int] = []
+            try:
+                for key in portion:
+                    fds.append(create_table(items[key]))
+                self._upsert(map, dict(zip(portion, encode_descriptors(fds), strict=True)))
+            except MapFull as full:
+                rejected += full.rejected
+            except OSError as error:
+                raise MapError(map, "upsert", error.errno or 0) from error
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        if rejected:
+            raise MapFull(map, tuple(rejected))
+
+    def _upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         keys = list(items)
         batch = Batch(map, self._fd(map), keys, list(items.values()))
         rejected: list[bytes] = []
@@ -92,7 +123,10 @@ class Maps:
     def dump(self, map: str) -> dict[bytes, bytes]:
         """All entries. Raises MapError."""
         try:
-            return dump_map(map, self._fd(map))
+            held = dump_map(map, self._fd(map))
+            if MAPS[map].kind is MapType.HASH_OF_MAPS:
+                return {key: read_table(number) for key, number in held.items()}
+            return held
         except OSError as error:
             raise MapError(map, "dump", error.errno or 0) from error
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datapath.layout import MAPS
+from datapath.maglev import DEFAULT_SIZE
 
 FOLDER = Path(__file__).parent / "bpf"
 _MAIN = "mesh.bpf.c"
@@ -31,7 +32,7 @@ class Source:
         return digest.hexdigest()[:16]
 
 
-def read_source(pins: Path, sizes: Mapping[str, int]) -> Source:
+def read_source(pins: Path, sizes: Mapping[str, int], maglev_size: int = DEFAULT_SIZE) -> Source:
     """The programs for maps in the folder `pins` with `sizes` (entries) where they differ from the default.
 
     Raises ValueError for a size of a map that does not exist.
@@ -42,6 +43,7 @@ def read_source(pins: Path, sizes: Mapping[str, int]) -> Source:
     flags = [f'-DMD_PINS="{pins}"']
     for name, spec in MAPS.items():
         flags.append(f"-D{name.upper()}_SIZE={sizes.get(name, spec.size)}")
+    flags.append(f"-DMD_MAGLEV_ENTRIES={maglev_size}")
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     flags += ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{triplet}"]
     return Source(_expand(_MAIN, set()), tuple(flags))

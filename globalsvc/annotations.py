@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from globalsvc.preferences import MIN_HEALTHY, NAMES, NO_PREFERENCES, Preferences, parse_preferences
+
 GLOBAL = ("service.cilium.io/global", "io.cilium/global-service")
 SHARED = ("service.cilium.io/shared", "io.cilium/shared-service")
 AFFINITY = ("service.cilium.io/affinity", "io.cilium/service-affinity")
 NAMESPACE_GLOBAL = "clustermesh.cilium.io/global"
 
 #: Every annotation of a Service that meshd reads.
-READ = frozenset(GLOBAL + SHARED + AFFINITY)
+READ = frozenset(GLOBAL + SHARED + AFFINITY + NAMES)
 
 
 class Affinity(StrEnum):
@@ -32,6 +34,7 @@ class Annotations:
     is_global: bool = False
     shared: bool = False
     affinity: Affinity = Affinity.NONE
+    preferences: Preferences = NO_PREFERENCES
     problems: tuple[str, ...] = ()
 
 
@@ -46,11 +49,15 @@ def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
     else:
         affinity = Affinity.NONE
         problems.append(f"affinity {wanted!r} is unknown (none, local or remote): none is used")
+    preferences, odd = parse_preferences(annotations)
+    if preferences.min_healthy and affinity is not Affinity.LOCAL:
+        problems.append(f"{MIN_HEALTHY} has a meaning only with affinity local: it is ignored")
     return Annotations(
         is_global=is_global,
         shared=is_global and (shared is None or _is_true(shared)),
         affinity=affinity,
-        problems=tuple(problems),
+        preferences=preferences,
+        problems=(*problems, *odd),
     )
 
 

@@ -14,7 +14,9 @@ COMMANDS = {
     "agent": "meshd.agent.command:agent",
     "certs": "certs.command:certs",
     "daemon": "meshd.daemon.command:daemon",
+    "explain": "meshd.explain:explain",
     "proxy": "meshd.proxy:proxy",
+    "service": "meshd.service:service",
     "status": "meshd.status:status",
     "testbed": "meshd.testbed.command:testbed",
 }

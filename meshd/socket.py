@@ -19,8 +19,9 @@ class SocketError(Exception):
 
 
 @asynccontextmanager
-async def serve(path: Path, routes: Mapping[str, Callable[[], object]]) -> AsyncIterator[None]:
-    """Serves GET of each route (`/v1/status`) with what its function returns, as JSON, while the context lasts.
+async def serve(path: Path, routes: Mapping[str, Callable[..., object]]) -> AsyncIterator[None]:
+    """Serves GET of each route (`/v1/status`) with what its function returns, as JSON, while the context lasts. Names
+    in a route (`/v1/services/{namespace}/{name}`) are the function's arguments.
 
     A socket left behind by a process that died is replaced.
     """
@@ -43,9 +44,11 @@ async def serve(path: Path, routes: Mapping[str, Callable[[], object]]) -> Async
         path.unlink(missing_ok=True)
 
 
-def _handler(answer: Callable[[], object]) -> Callable[[web.Request], Any]:
+def _handler(answer: Callable[..., object]) -> Callable[[web.Request], Any]:
     async def handle(request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(answer(), enc_hook=str), content_type="application/json")
+        return web.Response(
+            body=msgspec.json.encode(answer(**request.match_info), enc_hook=str), content_type="application/json"
+        )
 
     return handle
 

@@ -10,13 +10,16 @@ BackendState = Literal["active", "terminating", "not-ready"]
 
 
 class LocalBackend(Struct, frozen=True, kw_only=True):
-    """A pod behind a service of this cluster. `ports` maps the service's port names to where the pod listens."""
+    """A pod behind a service of this cluster. `ports` maps the service's port names to where the pod listens,
+    `for_zones` are the slice's hints.
+    """
 
     ip: str
     ports: PortMap
     state: BackendState
     node: str = ""
     zone: str = ""
+    for_zones: list[str] = []
 
 
 class ServicePort(Struct, frozen=True, kw_only=True):

@@ -81,11 +81,17 @@ struct svc6_key {
 };
 _Static_assert(sizeof(struct svc6_key) == 24, "svc6_key");
 
+enum svc_flag {
+	SVC_AFFINITY = 1, /* a client stays with its backend */
+	SVC_MAGLEV = 2,   /* md_maglev has a table */
+	SVC_WEIGHTED = 4, /* slots have aliases */
+};
+
 /* Value of md_svc4 and md_svc6. */
 struct svc {
-	__u32 backend; /* slot n: key in md_be4 or md_be6; slot 0: 0 */
-	__u16 count;   /* slot 0: how many slots follow; 0: connections are refused */
-	__u16 flags;   /* 0; later: session affinity, Maglev */
+	__u32 backend; /* slot n: key in md_be4 or md_be6; slot 0: how long a client stays with its backend, seconds */
+	__u16 count;   /* slot 0: how many slots follow; 0: connections are refused; slot n: chance of alias, of 65536 */
+	__u16 flags;   /* slot 0: enum svc_flag; slot n: the slot that is its alias */
 };
 _Static_assert(sizeof(struct svc) == 8, "svc");
 
@@ -106,6 +112,50 @@ struct be6 {
 	__u8 flags;
 };
 _Static_assert(sizeof(struct be6) == 20, "be6");
+
+/* Key of md_maglev: a frontend. IPv4 is in address[0], the other words are 0. */
+struct front_key {
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 family; /* enum family */
+};
+_Static_assert(sizeof(struct front_key) == 20, "front_key");
+
+/* Key of md_affm: a backend that clients of the frontend may stay with. */
+struct affm_key {
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 family;
+	__u32 backend;
+};
+_Static_assert(sizeof(struct affm_key) == 24, "affm_key");
+
+enum client_kind {
+	CLIENT_NETNS = 1,   /* client[0..1] is the cookie of the socket's network namespace: a pod */
+	CLIENT_ADDRESS = 2, /* client is the packet's source address */
+};
+
+/* Key of md_aff: a client of a frontend. */
+struct aff_key {
+	__be32 client[4];
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 family;
+	__u8 kind; /* enum client_kind */
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct aff_key) == 40, "aff_key");
+
+/* Value of md_aff: the backend that the client had last. */
+struct aff {
+	__u64 used_ns; /* since boot */
+	__u32 backend;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct aff) == 16, "aff");
 
 /* Key of md_rev4: a socket and the backend that it was sent to. */
 struct rev4_key {

@@ -18,6 +18,17 @@ BPF_TABLE_PINNED("hash", struct svc6_key, struct svc, md_svc6, MD_SVC6_SIZE, MD_
 /* backend number -> backend */
 BPF_TABLE_PINNED("hash", __u32, struct be4, md_be4, MD_BE4_SIZE, MD_PINS "/md_be4", BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("hash", __u32, struct be6, md_be6, MD_BE6_SIZE, MD_PINS "/md_be6", BPF_F_NO_PREALLOC);
+/* What md_maglev holds: one value each, replaced as a whole. The map pinned here is their pattern only. */
+struct maglev {
+	__u32 backend[MD_MAGLEV_ENTRIES];
+};
+BPF_TABLE_PINNED("array", __u32, struct maglev, md_maglev_in, MD_MAGLEV_IN_SIZE, MD_PINS "/md_maglev_in", 0);
+/* frontend -> Maglev table */
+BPF_TABLE_PINNED("hash_of_maps$md_maglev_in", struct front_key, __u32, md_maglev, MD_MAGLEV_SIZE, MD_PINS "/md_maglev", BPF_F_NO_PREALLOC);
+/* client, frontend -> backend: written by the programs only */
+BPF_TABLE_PINNED("lru_hash", struct aff_key, struct aff, md_aff, MD_AFF_SIZE, MD_PINS "/md_aff", 0);
+/* frontend, backend number: which backends a client may stay with */
+BPF_TABLE_PINNED("hash", struct affm_key, __u32, md_affm, MD_AFFM_SIZE, MD_PINS "/md_affm", BPF_F_NO_PREALLOC);
 /* socket, backend -> frontend: written by the socket hooks only */
 BPF_TABLE_PINNED("lru_hash", struct rev4_key, struct rev4, md_rev4, MD_REV4_SIZE, MD_PINS "/md_rev4", 0);
 BPF_TABLE_PINNED("lru_hash", struct rev6_key, struct rev6, md_rev6, MD_REV6_SIZE, MD_PINS "/md_rev6", 0);

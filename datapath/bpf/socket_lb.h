@@ -12,10 +12,10 @@
 
 #include "count.h"
 #include "lookup.h"
+#include "service.h"
 
 #define ALLOW 1
 #define REFUSE 0
-#define PICK_ATTEMPTS 4
 #define ERRNO_CONNECTION_REFUSED 111
 
 /* bcc declares it as u32 and would cut the cookie. */
@@ -37,11 +37,6 @@ static __always_inline int refuse(void)
 	count(DROP_NO_BACKEND, 0);
 	bpf_set_retval(-ERRNO_CONNECTION_REFUSED);
 	return REFUSE;
-}
-
-static __always_inline __u16 random_slot(__u16 count)
-{
-	return 1 + (((__u64)bpf_get_prandom_u32() * count) >> 32);
 }
 
 /* Verifier: the context is read and written at constant offsets only; a barrier keeps the compiler from
@@ -77,47 +72,15 @@ static __always_inline bool is_v4_mapped(struct bpf_sock_addr *ctx)
 	return ctx->user_ip6[0] == 0 && ctx->user_ip6[1] == 0 && ctx->user_ip6[2] == __builtin_bswap32(0xffff);
 }
 
-/* A backend of the frontend in *key, or none. Slots change under us: the next attempt sees the new count. */
-static __always_inline struct be4 *select_backend4(struct svc4_key *key)
+/* A pod, by its network namespace; its datagrams through one socket go to one backend as long as that is there. */
+static __always_inline void client_of(struct bpf_sock_addr *ctx, struct client *client)
 {
-	struct svc *svc;
-	struct be4 *backend;
+	__u64 netns = netns_cookie(ctx), socket = socket_cookie(ctx);
 
-	for (int i = 0; i < PICK_ATTEMPTS; i++) {
-		key->slot = 0;
-		svc = md_svc4.lookup(key);
-		if (!svc || !svc->count)
-			return 0;
-		key->slot = random_slot(svc->count);
-		svc = md_svc4.lookup(key);
-		if (!svc)
-			continue;
-		backend = md_be4.lookup(&svc->backend);
-		if (backend)
-			return backend;
-	}
-	return 0;
-}
-
-static __always_inline struct be6 *select_backend6(struct svc6_key *key)
-{
-	struct svc *svc;
-	struct be6 *backend;
-
-	for (int i = 0; i < PICK_ATTEMPTS; i++) {
-		key->slot = 0;
-		svc = md_svc6.lookup(key);
-		if (!svc || !svc->count)
-			return 0;
-		key->slot = random_slot(svc->count);
-		svc = md_svc6.lookup(key);
-		if (!svc)
-			continue;
-		backend = md_be6.lookup(&svc->backend);
-		if (backend)
-			return backend;
-	}
-	return 0;
+	client->kind = CLIENT_NETNS;
+	client->word[0] = netns;
+	client->word[1] = netns >> 32;
+	client->hash = mix(socket ^ (socket >> 32) ^ ((__u32)netns << 16));
 }
 
 static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address, bool mapped)
@@ -125,11 +88,14 @@ static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address
 	struct svc4_key key = {.address = address, .port = ctx->user_port, .protocol = ctx->protocol};
 	struct rev4 frontend = {.address = key.address, .port = key.port};
 	struct rev4_key reverse = {};
+	struct client client = {};
 	struct be4 *backend;
+	__u32 number;
 
 	if (!md_svc4.lookup(&key) || is_node_socket(ctx))
 		return ALLOW;
-	backend = select_backend4(&key);
+	client_of(ctx, &client);
+	backend = select_backend4(&key, &client, &number);
 	if (!backend)
 		return refuse();
 	reverse.cookie = socket_cookie(ctx);
@@ -149,13 +115,16 @@ static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
 	struct svc6_key key = {.port = ctx->user_port, .protocol = ctx->protocol};
 	struct rev6 frontend = {.port = key.port};
 	struct rev6_key reverse = {};
+	struct client client = {};
 	struct be6 *backend;
+	__u32 number;
 
 	read_address6(ctx, key.address);
 	__builtin_memcpy(frontend.address, key.address, sizeof(key.address));
 	if (!md_svc6.lookup(&key) || is_node_socket(ctx))
 		return ALLOW;
-	backend = select_backend6(&key);
+	client_of(ctx, &client);
+	backend = select_backend6(&key, &client, &number);
 	if (!backend)
 		return refuse();
 	reverse.cookie = socket_cookie(ctx);

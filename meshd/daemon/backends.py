@@ -10,6 +10,7 @@ PROTOCOLS: Mapping[str, int] = {
     "UDP": socket.IPPROTO_UDP,
     "SCTP": socket.IPPROTO_SCTP,
 }
+_NAMES = {number: name for name, number in PROTOCOLS.items()}
 ID_MAX = 0xFFFFFFFF
 PORT_MAX = 0xFFFF
 Endpoint = tuple[IPAddress, int, int]
@@ -63,6 +64,9 @@ class BackendIds:
     def number(self, endpoint: Endpoint) -> int:
         return self._ids[endpoint]
 
+    def known(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._ids
+
     def _next(self) -> int:
         number = self._last
         while True:
@@ -71,6 +75,13 @@ class BackendIds:
                 self._last = number
                 self._taken.add(number)
                 return number
+
+
+def endpoint_text(endpoint: Endpoint) -> str:
+    """`10.0.0.1:80/TCP`: the same on every node."""
+    address, port, protocol = endpoint
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{host}:{port}/{_NAMES[protocol]}"
 
 
 def usable(backends: Iterable[tuple[IPAddress, int, str]]) -> tuple[Endpoint, ...]:

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
+from datapath.maglev import DEFAULT_SIZE
+from globalsvc.preferences import Balancing
 from meshd.config import Settings
 
 
@@ -29,6 +33,12 @@ class DaemonConfig(Settings):
     """IP:PORT of /healthz, /readyz and /metrics; nowhere if empty."""
     tunnel_port: int = 8473
     max_clusters: int = 255
+    load_balancing: Balancing = Balancing.RANDOM
+    """How a backend is chosen where a service does not say (meshd.io/load-balancing)."""
+    maglev_size: int = DEFAULT_SIZE
+    """Entries of a Maglev table, four bytes each; a hundred times as many as backends makes them even."""
+    map_sizes: dict[str, int] = Field(default_factory=dict)
+    """Entries of a BPF map, by its name, where not the default of datapath/layout.py."""
 
     @property
     def name(self) -> str:

@@ -2,11 +2,13 @@
 is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from datapath.attach import AttachError, attach_endpoint, attach_tunnel
 from datapath.entries import Entry, config_entry
+from datapath.foreign import foreign_programs
 from datapath.hooks import HookError
 from datapath.interface import Interface, find_endpoint
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
@@ -32,6 +34,8 @@ class Datapath:
     held: Mapping[str, Mapping[bytes, bytes]]
     own_entry: Entry
     written: tuple[str, ...]
+    foreign_programs: Callable[[], tuple[str, ...]] = tuple
+    """Sentences about other socket load balancers on this node."""
 
 
 def open_datapath(config: DaemonConfig) -> Datapath:
@@ -46,7 +50,7 @@ def open_datapath(config: DaemonConfig) -> Datapath:
 
 def _open(config: DaemonConfig) -> Datapath:
     mtu = underlay_mtu(config.device)
-    loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup))
+    loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup, config.map_sizes, config.maglev_size))
     device = ensure_vxlan(alias=f"meshd:{config.name}", port=config.tunnel_port)
     written = [*loaded.written, *([device.name] if device.created else [])]
     if attach_tunnel(device.ifindex, loaded.programs):
@@ -56,7 +60,8 @@ def _open(config: DaemonConfig) -> Datapath:
     pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs))
     held = {name: target.dump(name) for name in MAPS}
     own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
-    return Datapath(target, pods, held, own, tuple(written))
+    foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
+    return Datapath(target, pods, held, own, tuple(written), foreign)
 
 
 @dataclass(frozen=True, slots=True)

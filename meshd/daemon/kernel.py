@@ -16,7 +16,7 @@ from datapath.maps import MapError, MapFull
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
 
-MAPS = ("md_cfg", "md_be4", "md_be6", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
+MAPS = ("md_cfg", "md_be4", "md_be6", "md_affm", "md_maglev", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
 """The maps that the daemon reconciles; md_endpoint is written by the pods' target."""
 _SERVICES = {"md_svc4": (Svc4Key, "md_be4"), "md_svc6": (Svc6Key, "md_be6")}
 

@@ -3,15 +3,17 @@ what is desired to the reconcilers, and says what may be pruned because everybod
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import cast
 
 from datapath.entries import Entry
-from globalsvc.merge import GlobalService, merge
+from datapath.maglev import DEFAULT_SIZE
+from globalsvc.merge import FrontendName, GlobalService, Place, merge
+from globalsvc.preferences import MIN_HEALTHY, ZONE_HINTS, Balancing
 from identity.numbering import cluster_of
 from meshd.daemon.addresses import Addresses
-from meshd.daemon.backends import Endpoint
+from meshd.daemon.backends import PROTOCOLS, Endpoint
 from meshd.daemon.members import Members
 from meshd.daemon.prefixes import Prefixes
 from meshd.daemon.restoration import Restoration, peer_identity
@@ -25,20 +27,33 @@ from wire.records import IP, Node, Service
 
 PODS = "pods"
 """The name of the map that the endpoint reconciler sees: packed address → identity, four bytes."""
-SERVICE_MAPS = ("md_svc4", "md_svc6", "md_be4", "md_be6")
+SERVICE_MAPS = ("md_svc4", "md_svc6", "md_affm", "md_maglev", "md_be4", "md_be6")
+ZONE_LABEL = "topology.kubernetes.io/zone"
 SLICE = 2000  # names of one kind and cluster that are taken in one round
 
 
 class Mesh:
     """`refresh` after the store became dirty; the reconcilers' deltas follow."""
 
-    def __init__(self, store: Store, members: Members, *, node: str, maps: Delta, pods: Delta) -> None:
+    def __init__(
+        self,
+        store: Store,
+        members: Members,
+        *,
+        node: str,
+        maps: Delta,
+        pods: Delta,
+        balancing: Balancing = Balancing.RANDOM,
+        table_size: int = DEFAULT_SIZE,
+    ) -> None:
         self._store, self._members, self._node = store, members, node
         self._own = members.cluster
         self._maps, self._pods = maps, pods
         self.addresses = Addresses(self._own, members.rank)
         self.prefixes = Prefixes(self._own, node, members.rank, self.addresses.tunnel)
-        self.services = Services(self.merge)
+        self.services = Services(self._merge, balancing=balancing, table_size=table_size)
+        self._zone = ""
+        self._spilling: dict[str, dict[FrontendName, bool]] = {}
         self._restored: Restoration | None = None
         self._judged: object = None
 
@@ -61,11 +76,42 @@ class Mesh:
         local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
         if local is None:
             return None
-        remotes = {}
+        place = Place(self._own, self._node, self._zone)
+        spilling = self._spilling.get(name) or self._spilling_at_start(local)
+        return merge(local, self.remote_services(name), place=place, spilling=spilling)
+
+    def remote_services(self, name: str) -> dict[str, Service]:
+        """What the other clusters say under this name."""
+        found = {}
         for cluster in self._store.clusters:
             if cluster != self._own and (record := self._store.record(cluster, Kind.SERVICE, name)):
-                remotes[cluster] = cast(Service, record)
-        return merge(local, remotes, cluster=self._own)
+                found[cluster] = cast(Service, record)
+        return found
+
+    def _merge(self, name: str) -> GlobalService | None:
+        """The same, and remembers of which frontends min-healthy lets other clusters' backends in."""
+        service = self.merge(name)
+        self._spilling.pop(name, None)
+        if service and MIN_HEALTHY in self._annotations(name):
+            self._spilling[name] = {(f.address, f.port, f.protocol): f.spilling for f in service.frontends}
+        return service
+
+    def _annotations(self, name: str) -> Mapping[str, str]:
+        local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
+        return local.annotations if local else {}
+
+    def _spilling_at_start(self, local: LocalService) -> dict[FrontendName, bool]:
+        """What the maps held at the start tells: whether there were backends that are not this cluster's."""
+        if self._restored is None or MIN_HEALTHY not in local.annotations:
+            return {}
+        own = {ip_address(backend.ip) for backend in local.backends}
+        found = {}
+        for address in map(ip_address, local.cluster_ips):
+            for port in local.ports:
+                key = (address, port.port, PROTOCOLS.get(port.protocol, 0))
+                if (endpoints := self._restored.services.frontends.get(key)) is not None:
+                    found[address, port.port, port.protocol] = any(endpoint[0] not in own for endpoint in endpoints)
+        return found
 
     def refresh(self) -> bool:
         """Brings desired up to date with the store, in slices; True if there is more.
@@ -92,6 +138,7 @@ class Mesh:
                 wishes |= self.prefixes.update_nodes(cluster, names, self._nodes(cluster))
                 if cluster == self._own and self._node in names:
                     self._place()
+                    services |= self._move()
             elif kind is Kind.IP:
                 addresses = [name for name in names if "/" not in name]
                 wishes |= self.addresses.update(cluster, addresses, self._ips(cluster))
@@ -107,6 +154,16 @@ class Mesh:
         records = self._store.clusters[self._own].shelf(Kind.IP).records.values()
         self.addresses.place(_node_ips(node), cast(Iterable[IP], records))
         self._want_pods(before | set(self.addresses.local_pods))
+
+    def _move(self) -> set[str]:
+        """This node's zone may be another one: the services for which that counts."""
+        node = cast(Node | None, self._store.record(self._own, Kind.NODE, self._node))
+        zone = ((node.labels if node else None) or {}).get(ZONE_LABEL, "")
+        if zone == self._zone:
+            return set()
+        self._zone = zone
+        records = self._store.clusters[self._own].shelf(Kind.LOCAL_SERVICE).records
+        return {name for name, record in records.items() if ZONE_HINTS in cast(LocalService, record).annotations}
 
     def _want_pods(self, names: Iterable[str]) -> None:
         for name in names:

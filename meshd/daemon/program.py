@@ -14,6 +14,8 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
 
+from datapath.layout import MAPS
+from datapath.maglev import SIZES
 from meshd import socket
 from meshd.config import ConfigError
 from meshd.daemon.clustermesh import Clustermesh
@@ -63,6 +65,10 @@ def check(config: DaemonConfig) -> None:
         problems.append(f"max_clusters: must be 255 or 511, is {config.max_clusters}")
     if not 1 <= config.cluster_id <= config.max_clusters:
         problems.append(f"cluster_id: must be 1 to {config.max_clusters}, is {config.cluster_id}")
+    if config.maglev_size not in SIZES:
+        problems.append(f"maglev_size: must be one of {', '.join(map(str, SIZES))}, is {config.maglev_size}")
+    problems += [f"map_sizes: there is no map {name}" for name in sorted(config.map_sizes.keys() - MAPS.keys())]
+    problems += [f"map_sizes: {name} must have room for 1 at least" for name, n in config.map_sizes.items() if n < 1]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -79,7 +85,16 @@ class Daemon:
         self.pods = Reconciler("pods", datapath.pods, PodShape())
         self.loop = Loop([self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
         self.store = Store(self.loop.wake)
-        self.mesh = Mesh(self.store, self.members, node=config.node, maps=self.maps.delta, pods=self.pods.delta)
+        self.mesh = Mesh(
+            self.store,
+            self.members,
+            node=config.node,
+            maps=self.maps.delta,
+            pods=self.pods.delta,
+            balancing=config.load_balancing,
+            table_size=config.maglev_size,
+        )
+        self.foreign_programs = datapath.foreign_programs
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS))
         self.clustermesh: Clustermesh | None = None
         self._pod_target = datapath.pods

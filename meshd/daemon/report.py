@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from meshd.daemon.explanation import explain_service, list_services, service_findings
 from meshd.daemon.kernel import describe_entry
 from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
@@ -30,8 +31,16 @@ class Report:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
 
-    def routes(self) -> Mapping[str, Callable[[], object]]:
-        return {"/v1/status": self.status, "/v1/desired": self.desired, "/v1/realised": self.realised}
+    def routes(self) -> Mapping[str, Callable[..., object]]:
+        return {
+            "/v1/status": self.status,
+            "/v1/desired": self.desired,
+            "/v1/realised": self.realised,
+            "/v1/services": lambda: list_services(self._daemon),
+            "/v1/services/{namespace}/{name}": lambda namespace, name: explain_service(
+                self._daemon, f"{namespace}/{name}"
+            ),
+        }
 
     def desired(self) -> Json:
         return _entries(self._daemon.maps.delta.desired)
@@ -58,6 +67,7 @@ class Report:
             "clusters": clusters,
             "targets": targets,
             "services": len(daemon.mesh.services),
+            "maglev": daemon.mesh.services.tables(),
             "addresses": len(daemon.mesh.addresses),
             "retained_backends": daemon.mesh.services.retained,
             "conflicts": [
@@ -73,8 +83,17 @@ class Report:
         for target in targets:
             if target["failing"]:
                 found.append(f"{target['failing']} keys of {target['name']} cannot be written")
+        found += service_findings(self._daemon)
+        found += self._foreign()
         found += [f"start-up: {event} is still missing" for event in self._daemon.readiness.missing]
         return found
+
+    def _foreign(self) -> list[str]:
+        """Another socket load balancer sees a connection before or after us: `docs/global-services.md`."""
+        try:
+            return list(self._daemon.foreign_programs())
+        except OSError as error:
+            return [f"the cgroup's programs cannot be listed: {error}"]
 
     def _cluster(self, remote: Remote, now: float) -> Json:
         state = self._daemon.store.clusters.get(remote.cluster) or ClusterState(remote.cluster)

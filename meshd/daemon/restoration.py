@@ -10,7 +10,8 @@ from datapath.entries import Entry, IPAddress, ipcache_entry
 from datapath.layout import Peer
 from identity.numbering import cluster_of
 from meshd.daemon.backends import Endpoint
-from meshd.daemon.services import FrontendKey, Restored
+from meshd.daemon.frontends import FrontendKey
+from meshd.daemon.services import Restored
 
 Dump = Mapping[str, Mapping[bytes, bytes]]
 

@@ -7,14 +7,15 @@ their frontends until their cluster has synced, so that no service loses a backe
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from datapath.entries import MAX_SLOTS, IPAddress, service_entries
-from globalsvc.merge import GlobalService
+from datapath.entries import MAX_SLOTS, backend_entry, frontend_entry
+from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
+from globalsvc.merge import Frontend, GlobalService
+from globalsvc.preferences import Balancing
 from identity.claims import Claims
-from meshd.daemon.backends import PROTOCOLS, BackendIds, Endpoint, is_usable, usable
-from meshd.daemon.wishes import Wishes, entries_as_wishes
-
-FrontendKey = tuple[IPAddress, int, int]
-"""Address, port, IPPROTO_*."""
+from meshd.daemon.backends import PROTOCOLS, BackendIds, Endpoint, is_usable
+from meshd.daemon.frontends import FrontendKey, Published, Wanted, compute_entries
+from meshd.daemon.wishes import Wishes
+from meshd.reconcile.target import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +26,72 @@ class Restored:
     numbers: Mapping[int, Endpoint]
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What `meshd service list` tells of a service."""
+
+    frontends: tuple[FrontendKey, ...]
+    problems: tuple[str, ...]
+
+
 class Services:
     """Incremental: `update` costs the services that changed. `merge` says what a service is now."""
 
-    def __init__(self, merge: Callable[[str], GlobalService | None]) -> None:
+    def __init__(
+        self,
+        merge: Callable[[str], GlobalService | None],
+        *,
+        balancing: Balancing = Balancing.RANDOM,
+        table_size: int = DEFAULT_SIZE,
+    ) -> None:
         self._merge = merge
+        self.balancing = balancing
+        self.table_size = table_size
         self._ids = BackendIds()
-        self._claims: Claims[FrontendKey, tuple[Endpoint, ...]] = Claims(lambda name: ())
-        self._frontends: dict[str, tuple[FrontendKey, ...]] = {}
-        self._published: dict[FrontendKey, tuple[Endpoint, ...]] = {}
+        self._claims: Claims[FrontendKey, Wanted] = Claims(lambda name: ())
+        self.summaries: dict[str, Summary] = {}
+        self.with_problems: dict[str, tuple[str, ...]] = {}
+        self._published: dict[FrontendKey, Published] = {}
         self._retained: dict[FrontendKey, tuple[Endpoint, ...]] = {}
         self._order: dict[FrontendKey, tuple[Endpoint, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._frontends)
+        return len(self.summaries)
+
+    def tables(self) -> dict[str, int]:
+        """How many Maglev tables there are, and the memory that they take in the kernel."""
+        count = sum(1 for published in self._published.values() if published.has_table)
+        return {"tables": count, "entries": self.table_size, "bytes": count * self.table_size * ENTRY_BYTES}
 
     @property
     def retained(self) -> int:
         """Backends that are kept although no cluster that was heard offers them."""
         return sum(map(len, self._retained.values()))
+
+    def retained_of(self, key: FrontendKey) -> tuple[Endpoint, ...]:
+        return self._retained.get(key, ())
+
+    def placed(self, key: FrontendKey) -> tuple[Endpoint, ...]:
+        """The backends in a frontend's slots."""
+        published = self._published.get(key)
+        return published.endpoints if published else ()
+
+    def owner(self, key: FrontendKey) -> str:
+        """The service that has this frontend, "" if none."""
+        winner = self._claims.winner(key)
+        return winner[0] if winner else ""
+
+    def backend_item(self, endpoint: Endpoint) -> Item | None:
+        """Where a backend stands in the maps; None if nobody uses it."""
+        if not self._ids.known(endpoint):
+            return None
+        entry = backend_entry(self._ids.number(endpoint), *endpoint)
+        return entry.map, entry.key
+
+    def frontend_item(self, key: FrontendKey) -> Item:
+        """Where a frontend stands in the maps."""
+        entry = frontend_entry(*key, count=0)
+        return entry.map, entry.key
 
     def restore(self, restored: Restored) -> None:
         self._ids.restore(restored.numbers)
@@ -74,11 +122,13 @@ class Services:
     def update(self, names: Iterable[str]) -> Wishes:
         wishes: Wishes = {}
         for name in names:
-            before = self._frontends.pop(name, ())
-            after = _frontends(self._merge(name))
-            if after:
-                self._frontends[name] = tuple(after)
-            for key in dict.fromkeys((*before, *after)):
+            before = self.summaries.pop(name, None)
+            self.with_problems.pop(name, None)
+            service = self._merge(name)
+            after = self._wanted(service) if service else {}
+            if service and after:
+                self._remember(service, after)
+            for key in dict.fromkeys((*(before.frontends if before else ()), *after)):
                 if key in after:
                     self._claims.put(key, name, after[key])
                 else:
@@ -86,44 +136,53 @@ class Services:
                 wishes |= self._publish(key)
         return wishes
 
+    def _remember(self, service: GlobalService, wanted: Mapping[FrontendKey, Wanted]) -> None:
+        problems = service.problems
+        if any(each.is_too_many_for(self.table_size) for each in wanted.values()):
+            problems += (f"more backends than the {self.table_size} entries of a Maglev table: chosen at random",)
+        self.summaries[service.name] = Summary(tuple(wanted), problems)
+        if problems:
+            self.with_problems[service.name] = problems
+
     def _publish(self, key: FrontendKey) -> Wishes:
-        """The entries of one frontend as they are now, and those it had that are too many."""
-        before = self._published.pop(key, ())
+        """What changes in the entries of one frontend and of the backends it uses."""
+        before = self._published.pop(key, None)
         winner = self._claims.winner(key)
         wishes: Wishes = {}
-        after: tuple[Endpoint, ...] = ()
+        after = None
         if winner is not None:
-            after = self._in_order(key, dict.fromkeys((*winner[1], *self._retained.get(key, ()))))[:MAX_SLOTS]
-            self._published[key] = after
-            for endpoint in after:
+            order = before.endpoints if before else self._order.get(key, ())
+            endpoints = winner[1].place(order, self._retained.get(key, ()))[:MAX_SLOTS]
+            for endpoint in set(endpoints).difference(before.endpoints if before else ()):
                 _, entry = self._ids.acquire(endpoint)
                 if entry:
                     wishes[entry.map, entry.key] = entry.value
-            wishes |= entries_as_wishes(service_entries(*key, [self._ids.number(endpoint) for endpoint in after]))
-        gone: Wishes = {}
-        for entry in service_entries(*key, [1] * len(before)):
-            if (entry.map, entry.key) not in wishes:
-                gone[entry.map, entry.key] = None
-        for endpoint in before:
-            if entry := self._ids.release(endpoint):
-                gone[entry.map, entry.key] = None
+            numbers = [self._ids.number(endpoint) for endpoint in endpoints]
+            after = compute_entries(key, winner[1], endpoints, numbers, self.table_size)
+            self._published[key] = after
+        wishes |= after.changes(before) if after else {}
+        gone: Wishes = before.leftovers(after) if before else {}
+        if before:
+            for endpoint in set(before.endpoints).difference(after.endpoints if after else ()):
+                if entry := self._ids.release(endpoint):
+                    gone[entry.map, entry.key] = None
         return gone | wishes
 
-    def _in_order(self, key: FrontendKey, endpoints: Mapping[Endpoint, None]) -> tuple[Endpoint, ...]:
-        """As long as some are retained those that were found keep their slots: nothing is written only to move them."""
-        if key not in self._retained:
-            return tuple(endpoints)
-        found = (endpoint for endpoint in self._order[key] if endpoint in endpoints)
-        return tuple(dict.fromkeys((*found, *endpoints)))
+    def _wanted(self, service: GlobalService) -> dict[FrontendKey, Wanted]:
+        return {
+            (frontend.address, frontend.port, PROTOCOLS[frontend.protocol]): self._wanted_of(service, frontend)
+            for frontend in service.frontends
+            if is_usable(frontend.port, frontend.protocol)
+        }
 
-
-def _frontends(service: GlobalService | None) -> dict[FrontendKey, tuple[Endpoint, ...]]:
-    if service is None:
-        return {}
-    return {
-        (frontend.address, frontend.port, PROTOCOLS[frontend.protocol]): usable(
-            (backend.address, backend.port, backend.protocol) for backend in frontend.backends
+    def _wanted_of(self, service: GlobalService, frontend: Frontend) -> Wanted:
+        weights = frontend.weights or (1,) * len(frontend.backends)
+        return Wanted(
+            weights={
+                (backend.address, backend.port, PROTOCOLS[backend.protocol]): weight
+                for backend, weight in zip(frontend.backends, weights, strict=True)
+                if is_usable(backend.port, backend.protocol)
+            },
+            session_affinity_timeout_s=service.session_affinity_timeout_s,
+            maglev=(service.balancing or self.balancing) is Balancing.MAGLEV,
         )
-        for frontend in service.frontends
-        if is_usable(frontend.port, frontend.protocol)
-    }

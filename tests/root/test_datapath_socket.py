@@ -1,11 +1,19 @@
 """Load balancing at the socket: TCP, UDP, IPv4, IPv6 and IPv4 through IPv6 sockets, inside the node's cgroup."""
 
+import os
 import socket
+import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
+from datapath import bpf
+from datapath.entries import Entry, backend_entry, frontend_entry, maglev_entry, member_entry, service_entries
+from datapath.foreign import foreign_programs
 from datapath.layout import DropReason
+from meshd.daemon.backends import Endpoint
+from meshd.daemon.frontends import Published, Wanted, compute_entries
 from tests.support.netns import joined
 from tests.support.twonodes import TwoNodes, add_service, two_nodes
 
@@ -146,3 +154,143 @@ def test_a_socket_of_the_node_itself_is_left_to_kube_proxy(mesh: TwoNodes) -> No
             own.connect(("30.1.1.6", PORT))
         with opened(mesh, socket.AF_INET, socket.SOCK_STREAM) as pod:
             pod.connect(("30.1.1.6", PORT))
+
+
+@pytest.fixture
+def servers(mesh: TwoNodes) -> Iterator[list[socket.socket]]:
+    made = [bound(mesh, socket.AF_INET, socket.SOCK_STREAM) for _ in range(4)]
+    for server in made:
+        server.listen(500)
+    yield made
+    for server in made:
+        server.close()
+
+
+def hits(mesh: TwoNodes, frontend: str, servers: list[socket.socket], count: int) -> list[int]:
+    """How many of `count` connections of the client pod each server got."""
+    clients = []
+    seen = []
+    try:
+        for _ in range(count):
+            clients.append(opened(mesh, socket.AF_INET, socket.SOCK_STREAM))
+            clients[-1].connect((frontend, PORT))
+        for server in servers:
+            accepted = 0
+            server.settimeout(0)
+            while True:
+                try:
+                    clients.append(server.accept()[0])
+                except BlockingIOError:
+                    break
+                accepted += 1
+            seen.append(accepted)
+    finally:
+        for each in clients:
+            each.close()
+    return seen
+
+
+def published(mesh: TwoNodes, frontend: str, wanted: Wanted, first: int = 1000) -> Published:
+    """A service as the daemon computes it, written."""
+    endpoints = wanted.place((), ())
+    numbers = range(first, first + len(endpoints))
+    made = compute_entries((ip_address(frontend), PORT, TCP), wanted, endpoints, numbers, 251)
+    mesh.a.write(*(backend_entry(number, *each) for number, each in zip(numbers, endpoints, strict=True)))
+    for (map, key), value in made.changes(None).items():
+        assert value is not None
+        mesh.a.write(Entry(map, key, value))
+    return made
+
+
+def endpoint(server: socket.socket) -> Endpoint:
+    address, port = server.getsockname()
+    return ip_address(address), port, TCP
+
+
+def test_weights_are_shares_of_new_connections(mesh: TwoNodes, servers: list[socket.socket]) -> None:
+    weights = dict(zip(map(endpoint, servers), (5, 3, 2, 2), strict=True))
+    for frontend, wanted in (("30.1.2.1", Wanted(weights)), ("30.1.2.2", Wanted(weights, maglev=True))):
+        published(mesh, frontend, wanted)
+        seen = hits(mesh, frontend, servers, 600)
+        assert sum(seen) == 600
+        for count, weight in zip(seen, (5, 3, 2, 2), strict=True):
+            share = weight / 12
+            assert abs(count / 600 - share) < 5 * (share * (1 - share) / 600) ** 0.5, seen
+
+
+def test_a_client_stays_with_its_backend_until_that_leaves_or_the_time_is_out(
+    mesh: TwoNodes, servers: list[socket.socket]
+) -> None:
+    wanted = Wanted(dict.fromkeys(map(endpoint, servers), 1), session_affinity_timeout_s=1000)
+    made = published(mesh, "30.1.2.3", wanted)
+    first = hits(mesh, "30.1.2.3", servers, 40)
+    assert sorted(first) == [0, 0, 0, 40]
+    assert hits(mesh, "30.1.2.3", servers, 5)[first.index(40)] == 5
+    # The backend leaves the frontend, though it still stands behind others: all go to another one.
+    member = member_entry(ip_address("30.1.2.3"), PORT, TCP, 1000 + first.index(40))
+    mesh.a.remove(member)
+    kept = [slot.backend_id for n, slot in enumerate(made.slots) if n != first.index(40)]
+    mesh.a.write(*service_entries(ip_address("30.1.2.3"), PORT, TCP, kept)[:-1])
+    mesh.a.write(frontend_entry(ip_address("30.1.2.3"), PORT, TCP, count=3, session_affinity_timeout_s=1000))
+    second = hits(mesh, "30.1.2.3", servers, 40)
+    assert sorted(second) == [0, 0, 0, 40]
+    assert second != first
+    # With the shortest time-out the client is forgotten after a second: eight waits that end with one backend each.
+    mesh.a.write(frontend_entry(ip_address("30.1.2.3"), PORT, TCP, count=3, session_affinity_timeout_s=1))
+    seen = {second.index(40)}
+    for _ in range(8):
+        time.sleep(1.01)  # what is tested is time
+        seen.add(hits(mesh, "30.1.2.3", servers, 1).index(1))
+        if len(seen) > 1:
+            return
+    raise AssertionError("the client never went to another backend")
+
+
+def test_maglev_keeps_the_datagrams_of_one_socket_together(mesh: TwoNodes) -> None:
+    servers = [bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+    endpoints = [(ip_address(s.getsockname()[0]), s.getsockname()[1], UDP) for s in servers]
+    key = (ip_address("30.1.2.4"), PORT, UDP)
+    numbers = list(range(2000, 2004))
+    made = compute_entries(key, Wanted(dict.fromkeys(endpoints, 1), maglev=True), tuple(endpoints), numbers, 251)
+    mesh.a.write(*(backend_entry(n, *each) for n, each in zip(numbers, endpoints, strict=True)))
+    for (map, at), value in made.changes(None).items():
+        mesh.a.write(Entry(map, at, value or b""))
+    used = set()
+    try:
+        for _ in range(8):
+            with opened(mesh, socket.AF_INET, socket.SOCK_DGRAM) as client:
+                for _ in range(10):
+                    client.sendto(b"ask", ("30.1.2.4", PORT))
+                got = [_pending(server) for server in servers]
+                assert sorted(got) == [0, 0, 0, 10]
+                used.add(got.index(10))
+    finally:
+        for server in servers:
+            server.close()
+    assert len(used) > 1
+    table = mesh.a.maps.dump("md_maglev")
+    assert [len(value) for value in table.values()].count(251 * 4) == len(table)
+    mesh.a.remove(maglev_entry(*key, b""))
+
+
+def _pending(server: socket.socket) -> int:
+    server.settimeout(0)
+    count = 0
+    while True:
+        try:
+            server.recv(100)
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+def test_another_load_balancer_on_the_cgroup_or_above_it_is_named(mesh: TwoNodes) -> None:
+    links = mesh.a.loaded.folder / "links"
+    assert foreign_programs(links, mesh.a.cgroup) == ()
+    with bpf.opened(mesh.b.loaded.programs.path("connect4")) as program:
+        cgroup = os.open(mesh.a.cgroup, os.O_RDONLY)
+        link = bpf.create_cgroup_link(program, cgroup, 10)
+        found = foreign_programs(links, mesh.a.cgroup)
+        os.close(link)
+        os.close(cgroup)
+    assert found == (f"another socket program (connect4) is attached to connect4 of {mesh.a.cgroup} too",)

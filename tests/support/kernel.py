@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from datapath.interface import Interface
-from datapath.layout import MAPS
+from datapath.layout import MAPS, MapType
+from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
 from datapath.maps import MapError, MapFull
 
 EIO = 5
@@ -27,7 +28,8 @@ class FakeMaps:
         spec, held = MAPS[map], self.content[map]
         rejected = []
         for key, value in items.items():
-            assert (len(key), len(value)) == (spec.key_size, spec.value_size), f"{map}: sizes of {key!r}: {value!r}"
+            value_size = DEFAULT_SIZE * ENTRY_BYTES if spec.kind is MapType.HASH_OF_MAPS else spec.value_size
+            assert (len(key), len(value)) == (spec.key_size, value_size), f"{map}: sizes of {key!r}: {value!r}"
             if self.fails("upsert", map, key):
                 raise MapError(map, "upsert", EIO)
             if key not in held and len(held) >= self.sizes.get(map, spec.size):

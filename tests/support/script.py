@@ -160,7 +160,7 @@ class Script:
         lines = [describe_entry(n, *item) for n in ("md_ipcache", "md_cidrs") for item in self.maps.content[n].items()]
         services = restore(self.maps.content, max_clusters=255).services
         for (address, port, _), backends in services.frontends.items():
-            lines.append(f"{address}:{port} -> {' '.join(str(backend[0]) for backend in backends)}".rstrip())
+            lines.append(f"{address}:{port} -> {' '.join(sorted(str(backend[0]) for backend in backends))}".rstrip())
         used = {backend for backends in services.frontends.values() for backend in backends}
         lines += [f"unused backend {backend[0]}" for backend in services.numbers.values() if backend not in used]
         slots = sum(len(backends) + 1 for backends in services.frontends.values())

@@ -33,6 +33,7 @@ def local_service(service: Service, namespace: str, endpoints: Sequence[Endpoint
                 state=endpoint.state,
                 node=endpoint.node,
                 zone=endpoint.zone,
+                for_zones=list(endpoint.for_zones),
             )
             for endpoint in endpoints
         ],

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from datapath import entries
 from datapath.description import decode, describe
 from datapath.entries import Entry
-from datapath.layout import MAPS
+from datapath.layout import MAPS, SvcFlag
+from datapath.slots import Slot
 
 TCP, UDP = 6, 17
 addresses = st.ip_addresses()
@@ -179,3 +180,22 @@ def test_backend_round_trip(backend_id: int, address: IPv4Address | IPv6Address,
         "port": port,
         "protocol": UDP,
     }
+
+
+def test_golden_bytes_of_a_frontend_with_session_affinity_and_of_a_weighted_slot() -> None:
+    frontend = entries.frontend_entry(
+        ip_address("10.96.0.1"), 80, TCP, count=2, session_affinity_timeout_s=10800, flags=SvcFlag.MAGLEV
+    )
+    assert frontend.value.hex() == "302a0000" + "0200" + "0300"
+    slot = entries.slot_entry(ip_address("10.96.0.1"), 80, TCP, slot=1, value=Slot(5, chance=0x8000, alias=2))
+    assert slot.value.hex() == "05000000" + "0080" + "0200"
+    assert describe(slot) == "10.96.0.1/80/6 slot=1 backend_id=5 chance=32768 alias=2"
+
+
+def test_golden_bytes_of_members_and_tables() -> None:
+    member = entries.member_entry(ip_address("10.96.0.1"), 80, TCP, 5)
+    assert (member.map, member.key.hex()) == ("md_affm", "0a600001" + "00" * 12 + "0050" + "06" + "04" + "05000000")
+    assert decode(member) == {"address": ip_address("10.96.0.1"), "port": 80, "protocol": TCP, "backend_id": 5}
+    table = entries.maglev_entry(ip_address("fd00::1"), 80, UDP, b"abcd")
+    assert table.key.hex() == "fd000000000000000000000000000001" + "0050" + "11" + "06"
+    assert decode(table)["address"] == ip_address("fd00::1")

@@ -36,6 +36,8 @@ def _constants() -> dict[str, int]:
     constants = {"LAYOUT_VERSION": layout.LAYOUT_VERSION, "IDENTITY_BITS": layout.IDENTITY_BITS}
     constants |= {f"FAMILY_{family.name}": int(family) for family in layout.Family}
     constants |= {f"PEER_{flag.name}": int(flag) for flag in layout.PeerFlag}
+    constants |= {f"SVC_{flag.name}": int(flag) for flag in layout.SvcFlag}
+    constants |= {f"CLIENT_{kind.name}": int(kind) for kind in layout.ClientKind}
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name
@@ -83,12 +85,19 @@ def test_twin_fields_fill_the_struct_without_hidden_padding() -> None:
 def test_every_map_is_declared_in_c_with_the_same_types() -> None:
     names: dict[object, str] = {twin: f"struct {name}" for name, twin in layout.STRUCTS.items()}
     expected = [
-        (spec.kind.name.lower(), names.get(spec.key, "__u32"), names[spec.value], name)
+        (spec.kind.name.lower(), names.get(spec.key, "__u32"), names.get(spec.value, "__u32"), name)
         for name, spec in layout.MAPS.items()
+        if name not in (layout.MAGLEV_PATTERN, "md_maglev")
     ]
     text = (BPF / "maps.h").read_text()
     declared = re.findall(r'BPF_TABLE_PINNED\("(\w+)", ([\w ]+), ([\w ]+), (\w+), MD_\w+_SIZE', text)
-    assert declared == expected
+    assert [each for each in declared if each[3] != layout.MAGLEV_PATTERN] == expected
+
+
+def test_a_maglev_table_is_the_value_of_its_pattern_and_the_outer_map_refers_to_that() -> None:
+    text = (BPF / "maps.h").read_text()
+    assert f'"array", __u32, struct maglev, {layout.MAGLEV_PATTERN},' in text
+    assert f'"hash_of_maps${layout.MAGLEV_PATTERN}", struct front_key, __u32, md_maglev,' in text
 
 
 def test_names_fit_into_what_the_kernel_keeps() -> None:

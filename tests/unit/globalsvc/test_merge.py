@@ -4,10 +4,11 @@ from typing import Literal
 
 import pytest
 
-from globalsvc.merge import GlobalService, merge
+from globalsvc.merge import GlobalService, Place, merge
 from wire.local import LocalBackend, LocalService, ServicePort
 from wire.records import L4Addr, Service
 
+HERE = Place("cluster1")
 GLOBAL = {"io.cilium/global-service": "true"}
 
 
@@ -41,9 +42,7 @@ def chosen(service: GlobalService | None, frontend: int = 0) -> list[str]:
 
 
 def test_backends_of_all_clusters_stand_behind_the_own_cluster_ip() -> None:
-    service = merge(
-        own("10.0.0.1", "10.0.0.2"), {"cluster2": remote("cluster2", "20.0.0.2", "20.0.0.1")}, cluster="cluster1"
-    )
+    service = merge(own("10.0.0.1", "10.0.0.2"), {"cluster2": remote("cluster2", "20.0.0.2", "20.0.0.1")}, place=HERE)
     assert service is not None
     assert (str(service.frontends[0].address), service.frontends[0].port) == ("30.1.1.1", 80)
     assert chosen(service) == [
@@ -56,21 +55,19 @@ def test_backends_of_all_clusters_stand_behind_the_own_cluster_ip() -> None:
 
 @pytest.mark.parametrize("local", [None, own("10.0.0.1", annotations={})])
 def test_a_service_that_is_not_global_here_is_not_ours(local: LocalService | None) -> None:
-    assert merge(local, {"cluster2": remote("cluster2", "20.0.0.1")}, cluster="cluster1") is None
+    assert merge(local, {"cluster2": remote("cluster2", "20.0.0.1")}, place=HERE) is None
 
 
 def test_what_is_not_shared_does_not_count() -> None:
-    service = merge(own("10.0.0.1"), {"cluster2": remote("cluster2", "20.0.0.1", shared=False)}, cluster="cluster1")
+    service = merge(own("10.0.0.1"), {"cluster2": remote("cluster2", "20.0.0.1", shared=False)}, place=HERE)
     assert chosen(service) == ["cluster1 10.0.0.1:8080"]
 
 
 def test_backends_that_are_not_ready_are_named_with_the_reason() -> None:
-    service = merge(
-        own("10.0.0.1", state="not-ready"), {"cluster2": remote("cluster2", "20.0.0.1")}, cluster="cluster1"
-    )
+    service = merge(own("10.0.0.1", state="not-ready"), {"cluster2": remote("cluster2", "20.0.0.1")}, place=HERE)
     assert chosen(service) == ["cluster2 20.0.0.1:80"]
     assert service is not None
-    assert [(str(c.backend.address), c.used, c.reason) for c in service.candidates] == [
+    assert [(str(c.backend.address), c.choice.used, c.choice.reason) for c in service.frontends[0].candidates] == [
         ("10.0.0.1", False, "not ready"),
         ("20.0.0.1", True, "active"),
     ]
@@ -84,18 +81,18 @@ def test_port_names_join_and_unnamed_matches_any() -> None:
         ServicePort(name="", port=8002),
         ServicePort(name="dns", port=53, protocol="UDP"),
     ]
-    service = merge(own(ports=ports), {"cluster2": remote("cluster2", "20.0.0.1", names=names)}, cluster="cluster1")
+    service = merge(own(ports=ports), {"cluster2": remote("cluster2", "20.0.0.1", names=names)}, place=HERE)
     assert chosen(service, 0) == ["cluster2 20.0.0.1:80"]
     assert chosen(service, 1) == []
     assert chosen(service, 2) == ["cluster2 20.0.0.1:80"]
     assert chosen(service, 3) == ["cluster2 20.0.0.1:53"]
     unnamed = remote("cluster2", "20.0.0.1", names={"": L4Addr("TCP", 80)})
-    assert chosen(merge(own(ports=ports), {"cluster2": unnamed}, cluster="cluster1"), 1) == ["cluster2 20.0.0.1:80"]
+    assert chosen(merge(own(ports=ports), {"cluster2": unnamed}, place=HERE), 1) == ["cluster2 20.0.0.1:80"]
 
 
 def test_families_do_not_mix() -> None:
     records = {"cluster2": remote("cluster2", "20.0.0.1", "fd00::1")}
-    service = merge(own(cluster_ips=["30.1.1.1", "fd00:30::1"]), records, cluster="cluster1")
+    service = merge(own(cluster_ips=["30.1.1.1", "fd00:30::1"]), records, place=HERE)
     assert chosen(service, 0) == ["cluster2 20.0.0.1:80"]
     assert chosen(service, 1) == ["cluster2 fd00::1:80"]
 
@@ -103,9 +100,9 @@ def test_families_do_not_mix() -> None:
 def test_the_result_does_not_depend_on_the_order_of_what_is_given() -> None:
     addresses = [f"20.0.{i}.1" for i in range(20)]
     clusters = ["cluster2", "cluster3", "cluster10"]
-    expected = merge(own("10.0.0.1"), {c: remote(c, *addresses) for c in clusters}, cluster="cluster1")
+    expected = merge(own("10.0.0.1"), {c: remote(c, *addresses) for c in clusters}, place=HERE)
     for seed in range(5):
         shuffled = random.Random(seed)
         shuffled.shuffle(addresses)
         shuffled.shuffle(clusters)
-        assert merge(own("10.0.0.1"), {c: remote(c, *addresses) for c in clusters}, cluster="cluster1") == expected
+        assert merge(own("10.0.0.1"), {c: remote(c, *addresses) for c in clusters}, place=HERE) == expected

@@ -1,7 +1,10 @@
+from ipaddress import ip_address
+
 import pytest
 
 from globalsvc.annotations import Affinity
-from globalsvc.selection import select
+from globalsvc.backend import Backend, Offer
+from globalsvc.selection import Rules, select
 from wire.local import BackendState
 
 OWN, REMOTE = True, False
@@ -25,6 +28,10 @@ OWN, REMOTE = True, False
     ],
 )
 def test_the_table_of_affinity(affinity: str, backends: list[tuple[bool, BackendState]], used: list[int]) -> None:
-    choices = select(backends, Affinity(affinity))
+    offers = [
+        Offer(Backend(ip_address("10.0.0.1"), n, "TCP", "c1" if own else "c2"), frozenset(), state, own)
+        for n, (own, state) in enumerate(backends, 1)
+    ]
+    choices = select(offers, Rules(Affinity(affinity))).choices
     assert [int(choice.used) for choice in choices] == used
     assert all(choice.reason for choice in choices)

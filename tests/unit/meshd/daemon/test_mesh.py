@@ -85,7 +85,8 @@ class World:
     def picture(self) -> dict[str, object]:
         """What is desired, without the numbers of backends, which depend on the history."""
         desired = self.maps.desired
-        frontends = restore(desired, max_clusters=255).services.frontends
+        services = restore(desired, max_clusters=255).services
+        frontends = {key: sorted(map(str, backends)) for key, backends in services.frontends.items()}
         plain = {n: sorted(describe_entry(n, *item) for item in desired[n].items()) for n in ("md_ipcache", "md_cidrs")}
         return plain | {"frontends": frontends, "pods": self.pods.desired[PODS], "entries": self.count()}
 

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from globalsvc.merge import Backend, Frontend, GlobalService
+from globalsvc.backend import Backend
+from globalsvc.merge import Frontend, GlobalService
 from meshd.daemon.backends import Endpoint
 from meshd.daemon.restoration import restore
 from meshd.daemon.services import Services
@@ -46,7 +47,7 @@ class World:
     def seen(self) -> dict[str, list[str]]:
         """Frontends with their backends, in slot order, as the kernel would see them."""
         frontends = restore(self.maps.content, max_clusters=255).services.frontends
-        return {str(key[0]): [str(backend[0]) for backend in backends] for key, backends in frontends.items()}
+        return {str(key[0]): sorted(str(backend[0]) for backend in backends) for key, backends in frontends.items()}
 
     def entries(self) -> int:
         return sum(map(len, self.maps.content.values()))

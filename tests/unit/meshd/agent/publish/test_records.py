@@ -163,9 +163,16 @@ class TestLocalServices:
             "internal_traffic_policy": "Local",
             "external_traffic_policy": "Cluster",
             "backends": [
-                {"ip": "10.0.0.1", "ports": ports, "state": "active", "node": "node-1", "zone": ""},
-                {"ip": "10.0.0.2", "ports": ports, "state": "not-ready", "node": "node-1", "zone": ""},
-                {"ip": "10.0.0.3", "ports": ports, "state": "terminating", "node": "node-2", "zone": ""},
+                {"ip": "10.0.0.1", "ports": ports, "state": "active", "node": "node-1", "zone": "", "for_zones": []},
+                {"ip": "10.0.0.2", "ports": ports, "state": "not-ready", "node": "node-1", "zone": "", "for_zones": []},
+                {
+                    "ip": "10.0.0.3",
+                    "ports": ports,
+                    "state": "terminating",
+                    "node": "node-2",
+                    "zone": "",
+                    "for_zones": [],
+                },
             ],
         }
 

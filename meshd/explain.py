@@ -1,0 +1,99 @@
+"""`meshd explain`: why something is as it is, from the daemon that decided it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from meshd.socket import SocketError, get
+from meshd.status import EXIT_OF, WIDTH, daemon_sockets
+
+Answer = dict[str, Any]
+
+
+@click.group()
+def explain() -> None:
+    """Says why something is as it is."""
+
+
+@explain.command("service")
+@click.argument("name", metavar="NAMESPACE/NAME")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, output: str) -> None:
+    """Gives the reason for each backend of a global service: used, or why not.
+
+    Exit codes: 0 used as it says, 1 not global here, or with problems, 2 no daemon answers.
+    """
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise click.UsageError(f"{name!r} is not NAMESPACE/NAME")
+    answers, errors = ask(run_dir, instance, f"/v1/services/{name}")
+    if output == "json":
+        click.echo(json.dumps(answers, indent=2))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        for answer in answers:
+            show(answer, console)
+    for error in errors:
+        click.echo(error, err=True)
+    if errors or not answers:
+        ctx.exit(EXIT_OF["broken"])
+    ctx.exit(EXIT_OF["ok" if all(map(_is_fine, answers)) else "degraded"])
+
+
+def ask(run_dir: Path, instance: str | None, route: str) -> tuple[list[Any], list[str]]:
+    """The answers of the daemons of this machine, and what is wrong with those that gave none."""
+    answers, errors = [], []
+    for path in daemon_sockets(run_dir, instance):
+        try:
+            answers.append(get(path, route))
+        except SocketError as error:
+            errors.append(str(error))
+    if not answers and not errors:
+        errors.append(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?")
+    return answers, errors
+
+
+def show(answer: Answer, console: Console) -> None:
+    """One daemon's reasons for people."""
+    console.print(f"[bold]{answer['name']}[/] on {answer['instance']}", highlight=False)
+    if not answer["is_global"]:
+        console.print(f"  NOT GLOBAL: {answer['reason']}", highlight=False, markup=False)
+        return
+    for problem in answer["problems"]:
+        console.print(f"  ! {problem}", highlight=False, markup=False)
+    affinity = answer["session_affinity_timeout_s"]
+    session = f", a client stays with its backend for {affinity} s" if affinity else ""
+    console.print(f"  new connections: {answer['balancing']}{session}", highlight=False)
+    for frontend in answer["frontends"]:
+        console.print(f"  {frontend['frontend']} {frontend.get('port_name', '')}".rstrip(), highlight=False)
+        for reason in (frontend["reason"], frontend.get("not_realised")):
+            if reason:
+                console.print(f"    ! {reason}", highlight=False, markup=False)
+        console.print(_table(frontend["backends"], answer["links"]))
+    if answer["unmatched"]:
+        console.print("  behind no frontend", highlight=False)
+        console.print(_table(answer["unmatched"], answer["links"]))
+
+
+def _table(backends: list[Answer], links: dict[str, str]) -> Table:
+    table = Table(box=None, padding=(0, 0, 0, 4), show_header=False)
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    for backend in sorted(backends, key=lambda each: not each["used"]):
+        used = "USED" if backend["used"] else "NOT USED"
+        share = f" {backend['share']:.1%}" if backend.get("share") else ""
+        link = links.get(backend["cluster"], "ready")
+        notes = [backend["reason"], f"link {link}" if link != "ready" else "", backend.get("not_realised") or ""]
+        table.add_row(backend["backend"], backend["cluster"], f"{used}{share}", "; ".join(filter(None, notes)))
+    return table
+
+
+def _is_fine(answer: Answer) -> bool:
+    return answer["is_global"] and not answer["problems"]

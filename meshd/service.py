@@ -1,0 +1,52 @@
+"""`meshd service`: the global services of this cluster, as the daemons of this machine see them."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from meshd.explain import ask
+from meshd.status import EXIT_OF, WIDTH
+
+
+@click.group()
+def service() -> None:
+    """Shows global services."""
+
+
+@service.command("list")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def list_services(ctx: click.Context, run_dir: Path, instance: str | None, output: str) -> None:
+    """Lists global services with their frontends, how many backends each has, and problems.
+
+    Exit codes: 0 ok, 1 a service has a problem, 2 no daemon answers.
+    """
+    answers, errors = ask(run_dir, instance, "/v1/services")
+    services = [service for answer in answers for service in answer]
+    if output == "json":
+        click.echo(json.dumps(services, indent=2))
+    elif answers:
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(services))
+    for error in errors:
+        click.echo(error, err=True)
+    if errors or not answers:
+        ctx.exit(EXIT_OF["broken"])
+    ctx.exit(EXIT_OF["degraded" if any(service["problems"] for service in services) else "ok"])
+
+
+def _table(services: list[dict[str, list[dict[str, object]]]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("SERVICE", "FRONTEND", "BACKENDS", "PROBLEMS"):
+        table.add_column(heading, overflow="fold")
+    for entry in services:
+        problems = "; ".join(map(str, entry["problems"]))
+        for number, frontend in enumerate(entry["frontends"]):
+            name, note = (str(entry["name"]), problems) if number == 0 else ("", "")
+            table.add_row(name, str(frontend["frontend"]), str(frontend["backends"]), note)
+    return table
