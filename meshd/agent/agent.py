@@ -79,6 +79,7 @@ class Agent:
         async with aclosing(self.source.changes()) as stream:
             async for changes in stream:
                 now = asyncio.get_running_loop().time()
+                self.desired.whole = changes.whole
                 self.desired.mark(self.state.apply(changes), synced=changes.synced, now=now)
 
     async def publish(self) -> None:

@@ -28,11 +28,15 @@ LabelOf = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a source saw change. `synced`: it has told of every object once; what it has not told of does not exist."""
+    """What a source saw change. `synced`: it has told of every object that it can tell of, once.
+
+    `whole`: there is nothing that it could not read, so what it has not told of does not exist.
+    """
 
     upserts: Mapping[Ref, KubernetesObject] = field(default_factory=dict)
     deletes: Set[Ref] = frozenset()
     synced: bool = False
+    whole: bool = True
 
 
 @dataclass(slots=True)

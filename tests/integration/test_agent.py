@@ -170,6 +170,22 @@ def test_what_went_while_nobody_looked_is_swept_and_what_is_not_ours_stays(agent
     assert etcd.get("cilium/cache/ip/v1/c2/10.9.9.9") == b"x"
 
 
+def test_what_cannot_be_read_at_the_start_is_not_taken_for_gone(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.write("more.yaml", kubernetes.service("more", "30.1.1.2", selector={"app": "web"}))
+    agent.start_and_publish()
+    agent.stop()
+    agent.write_text("more.yaml", "kind: Service\nmetadata: {name: [\n")
+    agent.remove("node.yaml")
+    agent.start_and_publish()
+    node, more = keys.record(Kind.NODE, "c1", "node-1"), keys.record(Kind.SERVICE, "c1", "default/more")
+    agent.write("again.yaml", *deployment("web", 4)[3:])
+    eventually(lambda: "10.0.0.4" in ips(etcd))
+    assert etcd.get(more) is not None
+    agent.remove("more.yaml")
+    eventually(lambda: etcd.get(more) is None)
+    assert etcd.get(node) is None
+
+
 def test_etcd_away_at_the_start_is_said_once(agent: AgentProcess, etcd: Etcd) -> None:
     etcd.stop()
     agent.start()

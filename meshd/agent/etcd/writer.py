@@ -36,7 +36,10 @@ ROUND, IN_FLIGHT, MAX_BYTES = 4096, 4, 1 << 20
 
 @dataclass(slots=True)
 class Desired:
-    """What the writer writes, shared with the sources: `changed` is set when `publisher` has something new."""
+    """What the writer writes, shared with the sources: `changed` is set when `publisher` has something new.
+
+    `whole`: the sources could read everything. Until then nothing that an earlier run has published is deleted.
+    """
 
     publisher: Publisher
     identities: Allocator
@@ -44,6 +47,7 @@ class Desired:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     changed_at: float = 0.0
     synced: bool = False
+    whole: bool = True
 
     def mark(self, dirty: Dirty, *, synced: bool, now: float) -> None:
         """A source has told of something. `synced`: of everything, by now."""
@@ -172,7 +176,8 @@ class Writer:
             if labels := publisher.wanted():
                 await self._numbers.settle(labels)
                 continue
-            ledger.complete()
+            if self._desired.whole:
+                ledger.complete()
             if not (writes := ledger.take(ROUND)):
                 return
             await self._write(writes)

@@ -1,7 +1,9 @@
 """A folder of manifests as a set of objects: which files are there, what each says, who says it first.
 
 Blocking. Reads only files whose time, size or inode has changed. As long as a file has a problem, it adds and changes
-objects but takes none away: a slip of the pen removes nothing from the mesh. An object that two files define is the
+objects but takes none away: a slip of the pen removes nothing from the mesh. A file that had a problem when it was
+first seen may say anything: until it can be read the folder is not `whole`, and nothing that an earlier run has
+published may be taken for gone. An object that two files define is the
 first file's, by name.
 """
 
@@ -35,6 +37,8 @@ class ManifestFolder:
         self._claims: Claims[Ref, KubernetesObject] = Claims(lambda file: ())
         self._known: dict[Ref, KubernetesObject] = {}
         self._missing: Problem | None = None
+        self._unsound: set[str] = set()
+        """Files that have had a problem ever since they were first seen: what they would say is not known."""
 
     def scan(self, paths: Iterable[Path] | None = None) -> Changes:
         """Reads what has changed among these files; without paths, in the whole folder."""
@@ -100,6 +104,10 @@ class ManifestFolder:
         before = self._files[name].content.objects if name in self._files else {}
         if content.problems:
             content.objects = before | content.objects
+            if name not in self._files:
+                self._unsound.add(name)
+        else:
+            self._unsound.discard(name)
         self._files[name] = _File(stamp, digest, content)
         for ref in before.keys() - content.objects.keys():
             self._claims.drop(ref, name)
@@ -109,6 +117,7 @@ class ManifestFolder:
 
     def _drop(self, name: str) -> set[Ref]:
         gone = self._files.pop(name, None)
+        self._unsound.discard(name)
         if gone is None:
             return set()
         for ref in gone.content.objects:
@@ -125,4 +134,4 @@ class ManifestFolder:
                     deletes.add(ref)
             elif self._known.get(ref) != winner[1]:
                 self._known[ref] = upserts[ref] = winner[1]
-        return Changes(upserts, deletes, synced=True)
+        return Changes(upserts, deletes, synced=True, whole=not self._unsound)

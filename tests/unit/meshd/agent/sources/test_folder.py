@@ -84,6 +84,21 @@ def test_a_broken_file_costs_only_itself(tmp_path: Path) -> None:
     assert [problem.file for problem in folder.problems()] == ["bad.yaml"]
 
 
+def test_it_is_whole_when_nothing_was_ever_unreadable(tmp_path: Path) -> None:
+    folder = ManifestFolder(tmp_path)
+    good = write(tmp_path, "good.yaml", namespace("a"))
+    bad = write(tmp_path, "bad.yaml", "{")
+    assert not folder.scan().whole
+    good.write_text("{")
+    write(tmp_path, "bad.yaml", namespace("b"))
+    assert folder.scan().whole, "what good.yaml says is known from before"
+    write(tmp_path, "new.yaml", "{")
+    assert not folder.scan().whole
+    (tmp_path / "new.yaml").unlink()
+    bad.unlink()
+    assert folder.scan().whole
+
+
 def test_what_cannot_be_read_is_named_and_keeps_its_objects(tmp_path: Path) -> None:
     folder = ManifestFolder(tmp_path)
     path = write(tmp_path, "a.yaml", namespace("a"))
