@@ -1,13 +1,14 @@
 """The clustermesh folder: which remote clusters there are, by file; changes take effect without a restart.
 
-A file is a remote iff it contains `endpoints:` (Cilium's rule), its name is the cluster's. The folder is read as a
+A file is a remote iff it contains `endpoints:` (Cilium's rule), its name is the cluster's; it leaves when the file is
+gone, not when it is emptied or being written. The folder is read as a
 whole whenever something in it moved (Kubernetes swaps the symlink `..data`), and now and then in any case; only
 content that differs counts.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -38,8 +39,8 @@ class Scan:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan_folder(folder: Path, *, own: str) -> Scan:
-    """Reads all files; never raises."""
+def scan_folder(folder: Path, *, own: str, known: Container[str] = ()) -> Scan:
+    """Reads all files; never raises. `known` are the clusters whose files were usable before."""
     files: dict[str, RemoteFile] = {}
     hashes: dict[str, str] = {}
     problems: dict[str, str] = {}
@@ -50,7 +51,11 @@ def scan_folder(folder: Path, *, own: str) -> Scan:
     for path in paths:
         try:
             text = _read(path)
-            if path.name == own or not is_remote_file(text):
+            if path.name == own:
+                continue
+            if not is_remote_file(text):
+                if path.name in known:
+                    raise BadRemoteFile("says no `endpoints:` any more: mend it, or remove it to leave the cluster")
                 continue
             if not is_cluster_name(path.name):
                 raise BadRemoteFile("its name is no cluster name: 1 to 32 of a-z, 0-9 and '-', no '-' at the ends")
@@ -89,7 +94,7 @@ class Clustermesh:
 
     def refresh(self) -> None:
         """Makes the running remotes those of the folder."""
-        scan = scan_folder(self._folder, own=self._own)
+        scan = scan_folder(self._folder, own=self._own, known=self._hashes)
         for name, problem in scan.problems.items():
             if self.problems.get(name) != problem:
                 logger.error("clustermesh file cannot be used", extra={"file": name or "-", "reason": problem})

@@ -3,8 +3,7 @@
 Blocking. Reads only files whose time, size or inode has changed. As long as a file has a problem, it adds and changes
 objects but takes none away: a slip of the pen removes nothing from the mesh. A file that had a problem when it was
 first seen may say anything: until it can be read the folder is not `whole`, and nothing that an earlier run has
-published may be taken for gone. An object that two files define is the
-first file's, by name.
+published may be taken for gone. An object that two files define is the first file's, by name.
 """
 
 import hashlib

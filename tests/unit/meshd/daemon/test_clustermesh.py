@@ -48,3 +48,12 @@ def test_a_folder_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: Path) ->
     scan = scan_folder(tmp_path / "none", own="cluster1")
     assert scan.files == {}
     assert "cannot be read" in scan.problems[""]
+
+
+def test_a_known_cluster_whose_file_is_emptied_has_not_left(folder: Path) -> None:
+    (folder / "cluster2").write_text("")
+    assert scan_folder(folder, own="cluster1").problems == {}
+    scan = scan_folder(folder, own="cluster1", known={"cluster2"})
+    assert "endpoints:" in scan.problems["cluster2"]
+    (folder / "cluster2").unlink()
+    assert scan_folder(folder, own="cluster1", known={"cluster2"}).problems == {}
