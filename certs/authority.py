@@ -34,11 +34,16 @@ def init_ca(directory: Path, *, common_name: str = DEFAULT_COMMON_NAME, now: dat
     folder = directory / CA_FOLDER
     if folder.exists() or folder.is_symlink():
         raise CertsError(f"{folder} exists already: a CA is not overwritten; use it, or choose another directory")
+    made = make_ca(common_name, now=now)
+    replace_folder(folder, {CA_CERTIFICATE: made.bundle, CA_KEY: encode_key(made.key)})
+    return made
+
+
+def make_ca(common_name: str, *, now: datetime) -> Authority:
+    """A new CA that stands nowhere yet. Raises CertsError for an impossible name."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _self_sign(key, subject(common_name), now=now)
-    bundle = certificate.public_bytes(serialization.Encoding.PEM)
-    replace_folder(folder, {CA_CERTIFICATE: bundle, CA_KEY: encode_key(key)})
-    return Authority(certificate, key, bundle)
+    return Authority(certificate, key, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def load_ca(directory: Path) -> Authority:

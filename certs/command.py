@@ -1,30 +1,24 @@
-"""`meshd certs`: makes the CA of a mesh, issues its leaves, shows what there is. Never prints a key."""
+"""`meshd certs`: makes the CA of a mesh, issues, shows, verifies and rotates its leaves. Never prints a key."""
 
 import dataclasses
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from certs.authority import CA_FOLDER, DEFAULT_COMMON_NAME, init_ca, load_ca
+from certs.command_rotate import rotate_command
+from certs.command_verify import verify_command
 from certs.inspection import Summary, list_certificates
 from certs.leaves import issue
 from certs.names import CertsError, Leaf
+from certs.options import Refusal, directory
 
 _EXPIRES_SOON = 14  # days
-
-
-class _Refusal(click.ClickException):
-    exit_code = 3
-
-
-def _directory(name: str, text: str, **settings: Any) -> Callable[..., Any]:
-    return click.option(name, type=click.Path(file_okay=False, path_type=Path), help=text, **settings)
+_PIPED_WIDTH = 160  # columns: whoever reads a pipe wants each row in one line
 
 
 @click.group()
@@ -32,22 +26,26 @@ def certs() -> None:
     """Certificates of the mesh: one CA, and leaves for proxies and their readers."""
 
 
+certs.add_command(verify_command)
+certs.add_command(rotate_command)
+
+
 @certs.command("init")
-@_directory("--dir", "Directory to hold the CA (in ca/).", required=True)
+@directory("--dir", "Directory to hold the CA (in ca/).", required=True)
 @click.option("--common-name", default=DEFAULT_COMMON_NAME, show_default=True, help="Name of the CA.")
 def init_command(dir: Path, common_name: str) -> None:
     """Make a CA, valid for 10 years. An existing one is never overwritten."""
     try:
         init_ca(dir, common_name=common_name, now=datetime.now(UTC))
     except (CertsError, OSError) as error:
-        raise _Refusal(str(error)) from error
+        raise Refusal(str(error)) from error
     click.echo(f"made {dir / CA_FOLDER}")
 
 
 @certs.command("issue")
 @click.argument("leaves", metavar="LEAF...", nargs=-1, required=True)
-@_directory("--dir", "Directory that holds the CA (in ca/).", required=True)
-@_directory("--out", "Directory for the leaves' folders; --dir if not given.")
+@directory("--dir", "Directory that holds the CA (in ca/).", required=True)
+@directory("--out", "Directory for the leaves' folders; --dir if not given.")
 @click.option("--name", "names", multiple=True, help="A further DNS name; may be given several times.")
 @click.option("--ip", "addresses", multiple=True, help="An IP address; may be given several times.")
 def issue_command(
@@ -65,32 +63,39 @@ def issue_command(
             folder = issue(authority, leaf, out or dir, now=datetime.now(UTC), names=names, addresses=addresses)
             click.echo(f"issued {leaf.common_name} in {folder}")
     except (CertsError, OSError) as error:
-        raise _Refusal(str(error)) from error
+        raise Refusal(str(error)) from error
 
 
 @certs.command("show")
-@_directory("--dir", "Directory that holds the certificates.", required=True)
+@directory("--dir", "Directory that holds the certificates.", required=True)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def show_command(dir: Path, output: str) -> None:
     """Show the certificates of a directory and how many days they have left."""
     try:
         found = list_certificates(dir, now=datetime.now(UTC))
     except OSError as error:
-        raise _Refusal(str(error)) from error
+        raise Refusal(str(error)) from error
     if output == "json":
         click.echo(json.dumps([dataclasses.asdict(summary) for summary in found], indent=2))
     else:
-        Console().print(_table(found))
+        _print_table(dir, found)
 
 
-def _table(found: list[Summary]) -> Table:
-    table = Table("KIND", "COMMON NAME", "NAMES", "NOT AFTER", "DAYS LEFT", "FILE", box=None, pad_edge=False)
-    for summary in found:
-        if summary.problem:
-            table.add_row(summary.kind, "", "", "", f"[red]unreadable: {summary.problem}[/]", summary.path)
+def _print_table(directory: Path, found: list[Summary]) -> None:
+    columns = ("KIND", "COMMON NAME", "NAMES", "CA", "TRUSTS", "NOT AFTER", "DAYS LEFT", "FILE")
+    table = Table(*columns, box=None, pad_edge=False)
+    for one in found:
+        file = str(Path(one.path).relative_to(directory))
+        if one.problem:
+            table.add_row(one.kind, *[""] * 5, f"[red]unreadable: {one.problem}[/]", file)
             continue
-        colour = "red" if summary.days_left < 0 else "yellow" if summary.days_left < _EXPIRES_SOON else "green"
-        days = f"[{colour}]{summary.days_left}[/]"
-        names = ", ".join(summary.names) or "-"
-        table.add_row(summary.kind, summary.common_name, names, summary.not_after[:10], days, summary.path)
-    return table
+        colour = "red" if one.days_left < 0 else "yellow" if one.days_left < _EXPIRES_SOON else "green"
+        days = f"[{colour}]{one.days_left}[/]"
+        own = f"{one.id}{' signs' if one.signs else ''}"
+        ca = own if one.kind == "ca" else one.issued_by or "[red]unknown[/]"
+        names = ", ".join(one.names) or "-"
+        trusts = " ".join(one.trusts) or "-"
+        table.add_row(one.kind, one.common_name, names, ca, trusts, one.not_after[:10], days, file)
+    console = Console()
+    console = console if console.is_terminal else Console(width=_PIPED_WIDTH)
+    console.print(table)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certs.authority import Authority, init_ca
-from certs.inspection import alternative_names
+from certs.checks import alternative_names
 from certs.leaves import issue
 from certs.names import CertsError, Kind, Leaf
 

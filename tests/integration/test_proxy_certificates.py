@@ -1,0 +1,120 @@
+"""Certificates of both sides change, end, or were made by a clock that is off, while a reader watches."""
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from certs.authority import init_ca, load_ca
+from certs.checks import Fault
+from certs.files import Files
+from certs.leaves import issue
+from certs.names import Leaf
+from certs.probe import probe
+from certs.rotation import Step, rotate_ca, rotate_leaf
+from tests.support.etcd import Etcd
+from tests.support.proxy import Proxy, Reader
+
+pytestmark = pytest.mark.etcd
+
+STATE, STATE_END = b"cilium/state/", b"cilium/state0"
+REMOTE, SERVER = Leaf.parse("remote-c2"), Leaf.parse("server-c1")
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
+    running = Proxy(tmp_path / "proxy", etcd.url)
+    running.start()
+    try:
+        running.await_synced()
+        yield running
+    finally:
+        running.kill()
+
+
+@asynccontextmanager
+async def reading(proxy: Proxy, folder: Path) -> AsyncIterator[Reader]:
+    """A reader that believes what stands beside its certificate, as a daemon does."""
+    async with proxy.channel(folder, ca=folder / "ca.crt") as channel:
+        yield Reader(channel)
+
+
+def faults(proxy: Proxy, folder: Path, *, name: str = "c1.mesh.cilium.io") -> list[Fault]:
+    host, port = proxy.address.split(":")
+    now = datetime.now(UTC)
+    return [one.fault for one in probe(host, int(port), Files.of(folder), name=name, now=now).findings]
+
+
+async def test_the_ca_and_all_leaves_are_rotated_while_a_reader_watches(
+    tmp_path: Path, etcd: Etcd, proxy: Proxy
+) -> None:
+    remote = proxy.certificate("remote-c2")
+    heard: list[int] = []
+    wanted: list[int] = []
+    async with reading(proxy, remote) as first, first.watch(STATE, STATE_END) as watch:
+        for step in Step:
+            before = shutil.copytree(remote, tmp_path / step)
+            rotate_ca(proxy.certs, [proxy.certs], step, now=datetime.now(UTC))
+            wanted.append(etcd.put("cilium/state/a", step))
+            for folder in (before, remote):  # whoever has the new files, and whoever does not have them yet
+                assert faults(proxy, folder) == []
+                async with (
+                    reading(proxy, folder) as newcomer,
+                    newcomer.watch(STATE, STATE_END, start_revision=1) as again,
+                ):
+                    await again.read_until(wanted[-1])
+            heard += [event.kv.mod_revision for answer in await watch.read_until(wanted[-1]) for event in answer.events]
+        assert heard == wanted
+        assert faults(proxy, tmp_path / Step.PREPARE) == [Fault.UNKNOWN_CA, Fault.REFUSED]  # of the old CA alone
+        await first.range(STATE)  # the oldest connection lives on
+    assert "Traceback" not in proxy.log.read_text()
+
+
+async def test_both_leaves_are_rotated_while_a_reader_watches(etcd: Etcd, proxy: Proxy) -> None:
+    remote = proxy.certificate("remote-c2")
+    authority = load_ca(proxy.certs)
+    async with reading(proxy, remote) as first, first.watch(STATE, STATE_END) as watch:
+        for leaf in (SERVER, REMOTE, SERVER, REMOTE):
+            old = (proxy.certs / leaf.folder / "tls.crt").read_bytes()
+            rotate_leaf(authority, leaf, proxy.certs, now=datetime.now(UTC))
+            assert (proxy.certs / leaf.folder / "tls.crt").read_bytes() != old
+            revision = etcd.put("cilium/state/a", leaf.common_name)
+            assert [event.kv.mod_revision for event in (await watch.read()).events] == [revision]
+            async with reading(proxy, remote) as newcomer:
+                assert (await newcomer.range(STATE, STATE_END)).header.revision == revision
+    assert faults(proxy, remote) == []
+
+
+@pytest.mark.parametrize("skew", [timedelta(hours=1), timedelta(hours=-1)])
+async def test_an_issuer_whose_clock_is_an_hour_off(proxy: Proxy, skew: timedelta) -> None:
+    remote = proxy.certificate("remote-c2", age=skew)
+    proxy.certificate("server-c1", addresses=["127.0.0.1"], age=skew)
+    assert faults(proxy, remote) == []
+    async with reading(proxy, remote) as newcomer:
+        await newcomer.range(STATE)
+
+
+def test_the_probe_says_why_a_real_proxy_refuses(tmp_path: Path, proxy: Proxy) -> None:
+    now = datetime.now(UTC)
+    stranger = issue(init_ca(tmp_path / "other", now=now), REMOTE, tmp_path / "other", now=now)
+    shutil.copy(proxy.certs / "ca/ca.crt", stranger / "ca.crt")
+    assert faults(proxy, stranger) == [Fault.UNKNOWN_CA, Fault.REFUSED]
+    assert faults(proxy, proxy.certificate("remote-c3", age=timedelta(days=91))) == [Fault.EXPIRED, Fault.REFUSED]
+    early = proxy.certificate("remote-c4", age=timedelta(days=-3))
+    assert faults(proxy, early) == [Fault.NOT_YET_VALID, Fault.REFUSED]
+    assert faults(proxy, proxy.server) == [Fault.WRONG_USAGE, Fault.REFUSED]
+    assert faults(proxy, proxy.certificate("remote-c2"), name="c2.mesh.cilium.io") == [Fault.MISSING_NAME]
+
+
+def test_the_probe_says_why_we_refuse_a_real_proxy(tmp_path: Path, proxy: Proxy) -> None:
+    remote = proxy.certificate("remote-c2")
+    proxy.certificate("server-c1", addresses=["127.0.0.1"], age=timedelta(days=91))
+    assert faults(proxy, remote) == [Fault.EXPIRED]
+    proxy.certificate("server-c1", addresses=["127.0.0.1"])
+    assert faults(proxy, remote) == []
+    other = init_ca(tmp_path / "other", now=datetime.now(UTC))
+    (remote / "ca.crt").write_bytes(other.bundle)
+    assert faults(proxy, remote) == [Fault.UNKNOWN_CA, Fault.UNKNOWN_CA]  # neither believes the other's issuer
