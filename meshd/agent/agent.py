@@ -22,8 +22,12 @@ from meshd.agent.leadership import acquire, keep_leading, release
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.publish.scope import Scope
 from meshd.agent.settings import AgentConfig
+from meshd.agent.sources.cluster import KubernetesSource
+from meshd.agent.sources.credentials import Credentials
 from meshd.agent.sources.manifests import ManifestSource
+from meshd.agent.sources.source import Source
 from meshd.agent.state import LocalState
+from meshd.config import ConfigError
 from wire import codec
 
 logger = logging.getLogger(__name__)
@@ -57,7 +61,7 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self.config = config
         self.state = LocalState()
-        self.source = ManifestSource(config.manifests)
+        self.source = make_source(config)
         scope = Scope(
             cluster=config.cluster,
             cluster_id=config.cluster_id,
@@ -140,6 +144,17 @@ class Agent:
         self.etcd_state.enter("writing")
         self.etcd_state.error = ""
         logger.info("leading", extra={"etcd": self.config.etcd, "revision": self.etcd.revision})
+
+
+def make_source(config: AgentConfig) -> Source:
+    """The one that is configured. Raises ConfigError if it cannot be used."""
+    if config.manifests is not None:
+        if not config.manifests.is_dir():
+            raise ConfigError(f"manifests {config.manifests}: is not a folder: create it, or name another one")
+        return ManifestSource(config.manifests)
+    credentials = Credentials(kubeconfig=config.kubeconfig, context=config.context, in_cluster=config.in_cluster)
+    credentials.access()
+    return KubernetesSource(credentials)
 
 
 def first_reason(group: BaseExceptionGroup[BaseException]) -> str:

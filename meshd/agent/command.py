@@ -9,7 +9,7 @@ import yaml
 from meshd.agent.agent import Agent
 from meshd.agent.etcd.connection import EtcdUnavailable
 from meshd.agent.etcd.ownership import NotOurs
-from meshd.agent.preview import Preview, preview
+from meshd.agent.preview import Preview, SourceSilent, preview
 from meshd.agent.program import run
 from meshd.agent.settings import AgentConfig
 from meshd.config import ConfigError, load
@@ -24,6 +24,9 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 @click.option("--cluster-id", type=int, help="ID of this cluster, unique in the mesh.")
 @click.option("--etcd", metavar="URL", help="This cluster's etcd, http://HOST:PORT.")
 @click.option("--manifests", type=click.Path(path_type=Path), help="Folder of Kubernetes YAML to publish and watch.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Publish the cluster that this file names.")
+@click.option("--context", help="The context of the kubeconfig to use; without --kubeconfig, of kubectl's own.")
+@click.option("--in-cluster", is_flag=True, default=None, help="Publish the cluster that this pod runs in.")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder for the socket.  [default: /run/meshd]")
 @click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of the socket's folder.  [default: the cluster's name]")
@@ -34,14 +37,12 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool, **flags: object) -> int:
     """Publish this cluster's services, nodes, identities and pod IPs into its etcd.
 
-    With --dry-run, the exit code is 1 if an object cannot be published as it is, 2 without etcd.
+    With --dry-run, the exit code is 1 if an object cannot be published as it is, 2 without etcd or source.
     """
     settings = load(AgentConfig, config, flags)
     if print_config:
         click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return EXIT_OK
-    if not settings.manifests.is_dir():
-        raise ConfigError(f"manifests {settings.manifests}: is not a folder: create it, or name another one")
     if dry_run:
         return _show(settings)
     try:
@@ -56,6 +57,9 @@ def _show(settings: AgentConfig) -> int:
         found = asyncio.run(_preview(settings))
     except EtcdUnavailable as error:
         click.echo(f"meshd agent: etcd {settings.etcd} does not answer ({error}): start it, or name another", err=True)
+        return EXIT_BROKEN
+    except SourceSilent as error:
+        click.echo(f"meshd agent: {error}", err=True)
         return EXIT_BROKEN
     except NotOurs as error:
         raise ConfigError(str(error)) from error

@@ -27,7 +27,7 @@ _WORD = r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"(?:[a-z0-9](?:[-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_WORD}")
 _LABEL_VALUE = re.compile(rf"(?:{_WORD})?")
 
-_TYPES: dict[ObjectKind, type[KubernetesObject]] = {
+TYPES: dict[ObjectKind, type[KubernetesObject]] = {
     ObjectKind.NAMESPACE: Namespace,
     ObjectKind.NODE: Node,
     ObjectKind.POD: Pod,
@@ -64,9 +64,14 @@ def kind_of(document: dict[str, Any]) -> ObjectKind | None:
 def decode_object(kind: ObjectKind, document: dict[str, Any]) -> tuple[Ref, KubernetesObject]:
     """A document of a kind of ours. Null means "not given", as in Kubernetes. Raises BadObject."""
     try:
-        decoded = _policy(document) if _TYPES[kind] is Policy else _convert(document, _TYPES[kind])
+        decoded = _policy(document) if TYPES[kind] is Policy else _convert(document, TYPES[kind])
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadObject(str(error)) from error
+    return check_object(kind, decoded)
+
+
+def check_object(kind: ObjectKind, decoded: KubernetesObject) -> tuple[Ref, KubernetesObject]:
+    """Which object it is, held to the API server's rules for names and labels. Raises BadObject."""
     _check_text(decoded)
     name, namespace = decoded.metadata.name, decoded.metadata.namespace
     if kind in _CLUSTER_WIDE:

@@ -14,7 +14,7 @@ def readiness(agent: Agent) -> tuple[bool, str]:
     """Ready: everything was published, or it stands by with everything read. Etcd away later does not change that."""
     state = agent.etcd_state
     if not agent.desired.synced:
-        return False, "not ready: the manifests have not been read yet"
+        return False, "not ready: the source has not told everything yet"
     if state.phase == "standby":
         return True, "ready: standing by"
     if agent.progress.announced.is_set():
@@ -37,7 +37,11 @@ class Metrics(Collector):
         agent = self._agent
         yield _by_kind("objects", "Objects that are known.", agent.state.count())
         yield _gauge("synced", "1 if the source has told of everything.", agent.desired.synced)
-        yield _gauge("bad_manifests", "Files and documents with a problem.", len(agent.source.problems))
+        yield _gauge(
+            "source_problems",
+            "Kinds that cannot be heard, objects, files and documents that cannot be used.",
+            len(agent.source.problems),
+        )
         yield _gauge("degraded", "Objects published with a part left out, or not at all.", len(degraded(agent)))
 
     def _etcd(self) -> Iterator[Metric]:

@@ -1,5 +1,7 @@
-"""What the agent would change in etcd, without changing it: the manifests as they are now beside what etcd holds."""
+"""What the agent would change in etcd, without changing it: the objects as they are now beside what etcd holds."""
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from identity.allocation import Allocator, IdentitiesExhausted
@@ -8,10 +10,16 @@ from meshd.agent.etcd.holdings import Holdings, list_holdings
 from meshd.agent.etcd.ownership import check_ownership
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.report import degraded
-from meshd.agent.sources.folder import ManifestFolder
 from wire.codec import encode
 from wire.keys import Kind
 from wire.local import Allocation
+
+#: How long the source may take to tell everything, s.
+SOURCE_S = 60.0
+
+
+class SourceSilent(Exception):
+    """The source has not told everything in time."""
 
 
 @dataclass(slots=True)
@@ -33,19 +41,31 @@ class Preview:
 
 
 async def preview(agent: Agent) -> Preview:
-    """Of an agent that does not run. Raises EtcdUnavailable, NotOurs."""
+    """Of an agent that does not run. Raises EtcdUnavailable, NotOurs, SourceSilent."""
     config, desired = agent.config, agent.desired
     holdings = await list_holdings(agent.etcd, desired.ledger.prefixes, agent.scope)
     check_ownership(holdings.configs, cluster=config.cluster, cluster_id=config.cluster_id)
-    folder = ManifestFolder(config.manifests)
     desired.identities.restore(holdings.allocations)
     desired.publisher.restored()
-    desired.publisher.mark(agent.state.apply(folder.scan()))
+    await _read(agent)
     wanted = _compute(desired.publisher, desired.identities)
-    problems = [str(problem) for problem in folder.problems()]
+    problems = [str(problem) for problem in agent.source.problems]
     for entry in degraded(agent):
         problems += [f"{entry['where']}: {reason}" for reason in entry["reasons"]]
     return _compare(wanted, holdings, desired.identities, problems)
+
+
+async def _read(agent: Agent) -> None:
+    """Everything that the source has. Raises SourceSilent."""
+    try:
+        async with asyncio.timeout(SOURCE_S), aclosing(agent.source.changes()) as stream:
+            async for changes in stream:
+                agent.desired.publisher.mark(agent.state.apply(changes))
+                if changes.synced:
+                    return
+    except TimeoutError as error:
+        reasons = "; ".join(str(problem) for problem in agent.source.problems) or "it has not told everything"
+        raise SourceSilent(f"{agent.source.name}: {reasons}") from error
 
 
 def _compute(publisher: Publisher, identities: Allocator) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ def report(agent: Agent) -> dict[str, object]:
         "leader": agent.etcd_state.phase == "writing",
         "etcd": _etcd(agent),
         "source": {
-            "manifests": str(agent.config.manifests),
+            "name": agent.source.name,
             "synced": agent.desired.synced,
             "objects": agent.state.count(),
             "bad": [str(problem) for problem in agent.source.problems],

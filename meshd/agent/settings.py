@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from identity.labels import DEFAULT_DROP
 from meshd.agent.etcd.connection import host_and_port
@@ -20,8 +20,11 @@ class AgentConfig(Settings):
     #: 255 or 511; must be the same in the whole mesh.
     max_clusters: int = 255
     etcd: str
-    #: A folder of Kubernetes YAML.
-    manifests: Path
+    #: The source: a folder of Kubernetes YAML, a kubeconfig (or a context of kubectl's own), or the pod's own cluster.
+    manifests: Path | None = None
+    kubeconfig: Path | None = None
+    context: str = ""
+    in_cluster: bool = Field(default=False, validate_default=True)
     run_dir: Path = Path("/run/meshd")
     #: IP:PORT of /healthz, /readyz and /metrics; "" for nowhere.
     health: str = ""
@@ -49,6 +52,21 @@ class AgentConfig(Settings):
         if not is_cluster_name(name):
             raise ValueError('must be 1 to 32 characters of a-z, 0-9 and "-", with no "-" at either end')
         return name
+
+    @field_validator("in_cluster")
+    @classmethod
+    def _check_source(cls, in_cluster: bool, info: ValidationInfo) -> bool:
+        """On the last of the sources, so that this is said together with what is wrong elsewhere."""
+        sources = {
+            "manifests": info.data.get("manifests"),
+            "kubeconfig (or context)": info.data.get("kubeconfig") or info.data.get("context"),
+            "in_cluster": in_cluster,
+        }
+        given = [name for name, value in sources.items() if value]
+        if len(given) != 1:
+            what = f"{' and '.join(given)} are given" if given else "none is given"
+            raise ValueError(f"exactly one source is needed, {', '.join(sources)}: {what}")
+        return in_cluster
 
     @field_validator("max_clusters")
     @classmethod

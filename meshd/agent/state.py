@@ -73,7 +73,8 @@ class LocalState:
         for ref in changes.deletes:
             self._set(ref, None, dirty)
         for ref, known in changes.upserts.items():
-            self._set(ref, known, dirty)
+            if self._get(ref) != known:
+                self._set(ref, known, dirty)
         return dirty
 
     def count(self) -> dict[str, int]:
@@ -106,6 +107,22 @@ class LocalState:
         """The zone that a node is labelled with, "" if it is unknown."""
         known = self.nodes.get(node)
         return known.metadata.labels.get(ZONE_LABEL, "") if known else ""
+
+    def _get(self, ref: Ref) -> KubernetesObject | None:
+        name = (ref.namespace, ref.name)
+        match ref.kind:
+            case ObjectKind.NAMESPACE:
+                return self.namespaces.get(ref.name)
+            case ObjectKind.NODE:
+                return self.nodes.get(ref.name)
+            case ObjectKind.POD:
+                return self.pods.get(name)
+            case ObjectKind.SERVICE:
+                return self.services.get(name)
+            case ObjectKind.ENDPOINT_SLICE:
+                return self.slices.get(name)
+            case _:
+                return self.policies.get(ref)
 
     def _set(self, ref: Ref, known: KubernetesObject | None, dirty: Dirty) -> None:
         name = (ref.namespace, ref.name)

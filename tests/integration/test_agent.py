@@ -434,7 +434,7 @@ def test_metrics_say_what_was_done(agent: AgentProcess, new_agent: Start) -> Non
     assert samples["meshd_agent_objects", "Pod"] == 3
     assert samples["meshd_agent_keys", "ip"] == 3
     assert samples["meshd_agent_writes_total", ""] == 7
-    assert samples["meshd_agent_bad_manifests", ""] == 1
+    assert samples["meshd_agent_source_problems", ""] == 1
     assert samples["meshd_agent_leader", ""] == 1
     assert samples["meshd_agent_identities", ""] == 1
     assert samples["meshd_agent_pending", ""] == 0

@@ -37,6 +37,10 @@ class ManifestSource:
         self._watched = 0
 
     @property
+    def name(self) -> str:
+        return f"manifests {self._folder.folder}"
+
+    @property
     def problems(self) -> list[Problem]:
         """What is wrong in the folder now."""
         return self._problems

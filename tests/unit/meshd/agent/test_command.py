@@ -15,7 +15,7 @@ def run(*arguments: str) -> int | str | None:
 def test_every_problem_is_reported_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--cluster", "C1", "--cluster-id", "0", "--etcd", "x") == 3
     printed = capsys.readouterr().err
-    for setting in ("cluster:", "cluster_id:", "etcd:", "manifests:"):
+    for setting in ("cluster:", "cluster_id:", "etcd:", "exactly one source is needed"):
         assert setting in printed
 
 
@@ -28,7 +28,16 @@ def test_a_folder_that_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFix
 def test_help_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     printed = capsys.readouterr().out
-    for flag in ("--config", "--cluster", "--cluster-id", "--etcd", "--manifests", "--run-dir", "--lease-ttl"):
+    for flag in (
+        "--config",
+        "--cluster",
+        "--cluster-id",
+        "--etcd",
+        "--manifests",
+        "--kubeconfig",
+        "--run-dir",
+        "--lease-ttl",
+    ):
         assert flag in printed
 
 

@@ -28,6 +28,9 @@ def test_defaults() -> None:
         ({"beacon_ttl_s": 900}, "beacon_ttl_s 900 must be less than lease_ttl_s 900"),
         ({"drop_labels": ["("]}, "drop_labels: .* is no pattern"),
         ({"surprise": 1}, "surprise"),
+        ({"kubeconfig": "/k"}, "exactly one source is needed.*manifests and kubeconfig"),
+        ({"context": "x", "manifests": None, "in_cluster": True}, "exactly one source.* and in_cluster are given"),
+        ({"manifests": None}, "exactly one source is needed.*none is given"),
     ],
 )
 def test_what_is_wrong_is_said(change: dict[str, object], words: str) -> None:
