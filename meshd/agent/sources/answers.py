@@ -75,6 +75,8 @@ class _Head(Struct, frozen=True, gc=False):
     metadata: _Where = _Where()
 
 
+#: What the decoder raises.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _page = msgspec.json.Decoder(Page)
 _event = msgspec.json.Decoder(Event)
 _status = msgspec.json.Decoder(Status)
@@ -92,7 +94,7 @@ def decode_page(data: bytes) -> Page:
     """Raises BadAnswer."""
     try:
         return _page.decode(data)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadAnswer(f"not a list ({error})") from error
 
 
@@ -100,7 +102,7 @@ def decode_event(line: bytes) -> Event:
     """Raises BadAnswer."""
     try:
         return _event.decode(line)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadAnswer(f"not an event of a watch ({error})") from error
 
 
@@ -108,7 +110,7 @@ def decode_status(data: bytes | Raw) -> Status:
     """An empty one if it cannot be read."""
     try:
         return _status.decode(data)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         return Status()
 
 
@@ -116,7 +118,7 @@ def decode_head(kind: ObjectKind, data: bytes | Raw) -> tuple[Ref, str]:
     """Which object it is and at which version. Raises BadAnswer."""
     try:
         where = _head.decode(data).metadata
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadAnswer(f"{kind} without a name ({error})") from error
     return Ref(kind, where.namespace, where.name), where.resource_version
 
@@ -128,11 +130,11 @@ def decode_item(kind: ObjectKind, data: Raw) -> tuple[Ref, KubernetesObject]:
             return check_object(kind, decoder.decode(data))
     except msgspec.ValidationError:
         pass
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise BadObject(str(error)) from error
     try:
         document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise BadObject(str(error)) from error
     if not isinstance(document, dict):
         raise BadObject(f"is no object but {type(document).__name__}")
