@@ -23,11 +23,12 @@ lint: setup ## ruff, mypy --strict and the import contract
 	@.venv/bin/lint-imports --no-cache --config pyproject.toml > build/lint-imports.log 2>&1 || { cat build/lint-imports.log; exit 1; }
 
 bench: setup ## a benchmark: make bench NAME=propagation; prints a table and writes build/bench/NAME.json (needs root)
-	@test -n "$(NAME)" || { echo "make bench NAME=...: one of $$(cd bench && ls *.py | sed 's/\.py$$//' | tr '\n' ' ')"; exit 3; }
+	@test -n "$(NAME)" && test -f "bench/$(NAME).py" || { \
+	  echo "make bench NAME=...: one of $$(grep -l '^    report(' bench/*.py | sed 's|.*/||; s|\.py$$||' | tr '\n' ' ')" >&2; exit 3; }
 	@$(PY) -m bench.$(NAME)
 
-clean: ## removes build/, caches and the venv; a running testbed is taken down first
-	@if [ -x .venv/bin/meshd ]; then .venv/bin/meshd testbed down --all; fi
+clean: ## removes build/, caches and the venv; testbeds that run this copy are taken down first
+	@if [ -x .venv/bin/meshd ]; then .venv/bin/meshd testbed down --here; fi
 	rm -rf build .venv .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f wire/proto/*_pb2*.py wire/proto/*_pb2*.pyi

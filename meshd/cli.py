@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -72,6 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except ConfigError as error:
         click.echo(f"meshd: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:
+        # Who reads our output has heard enough: `meshd … | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)
+    except PermissionError as error:
+        click.echo(f"meshd: {error.filename}: {error.strerror}: run it as root", err=True)
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         click.echo("meshd: interrupted", err=True)

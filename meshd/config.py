@@ -53,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _problems(error: ValidationError, path: Path | None) -> str:
     lines = [f"the configuration has {error.error_count()} problem(s){f' ({path} and flags)' if path else ''}:"]
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        given = "" if problem["type"] == "missing" else f" (given: {problem['input']!r})"
-        lines.append(f"  {where}: {problem['msg']}{given}")
+        where = "".join(f"{part}: " for part in [".".join(str(part) for part in problem["loc"])] if part)
+        given = "" if problem["type"] == "missing" or not where else f" (given: {problem['input']!r})"
+        lines.append(f"  {where}{problem['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(lines)

@@ -56,6 +56,14 @@ class ProxyConfig(Settings):
         except CertsError as error:
             raise ValueError(str(error)) from error
 
+    @field_validator("listen")
+    @classmethod
+    def _check_listen(cls, listen: str) -> str:
+        host, _, port = listen.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise ValueError("must be IP:PORT with a port of at most 65535, as 0.0.0.0:2379 or [::]:2379")
+        return listen
+
     @field_validator("etcd")
     @classmethod
     def _check_etcd(cls, url: str) -> str:

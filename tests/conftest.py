@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+# gRPC's handlers of fork() would otherwise run in the children that the testbed starts, and fail there.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = os.geteuid() == 0

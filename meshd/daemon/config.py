@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from datapath.maglev import DEFAULT_SIZE
 from globalsvc.preferences import Balancing
@@ -39,6 +39,13 @@ class DaemonConfig(Settings):
     """Entries of a Maglev table, four bytes each; a hundred times as many as backends makes them even."""
     map_sizes: dict[str, int] = Field(default_factory=dict)
     """Entries of a BPF map, by its name, where not the default of datapath/layout.py."""
+
+    @field_validator("bpffs", "cgroup")
+    @classmethod
+    def _check_folder(cls, folder: Path) -> Path:
+        if not folder.is_dir():
+            raise ValueError("is no folder on this machine: nothing has been changed")
+        return folder
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from meshd.testbed.process import StartError
 from meshd.testbed.testbed import DEFAULT_CLUSTERS, Testbed
 
 EXIT_FAILED, EXIT_BROKEN, EXIT_USAGE = 1, 2, 3
+EXIT_NO_PROGRAM = 127  # as shells say it
 Function = Callable[..., Any]
 
 
@@ -96,14 +97,19 @@ def up(bed: Testbed, no_mesh: bool) -> None:
 
 
 @testbed.command()
-@click.option("--all", "every", is_flag=True, help="All testbeds of this machine.")
-@_with_testbed
-def down(bed: Testbed, every: bool) -> None:
-    """Ends and removes everything that carries the tag, also after a crash."""
-    beds = [Testbed(found.tag) for found in layout.standing()] if every else [bed]
-    for one in beds:
-        one.down()
-        click.echo(f"testbed {one.layout.tag} is gone")
+@click.option("--tag", default="mesh", show_default=True, help="Name of the testbed.")
+@click.option("--all", "every", is_flag=True, help="All testbeds of this machine, whoever started them.")
+@click.option("--here", is_flag=True, help="All testbeds that run this copy of meshd.")
+def down(tag: str, every: bool, here: bool) -> None:
+    """Ends and removes everything that carries the tag, all clusters, also after a crash."""
+    _require_machine()
+    with _explained():
+        beds = [Testbed(found.tag) for found in layout.standing()] if every or here else [Testbed(tag)]
+        for bed in beds:
+            if here and not bed.runs(sys.executable):
+                continue
+            bed.down()
+            click.echo(f"testbed {bed.layout.tag} is gone")
 
 
 @testbed.command()
@@ -170,7 +176,10 @@ def exec_command(bed: Testbed, pod: str, argv: tuple[str, ...]) -> None:
     """Runs a program in a pod's network namespace and its node's cgroup, in place of this process."""
     cluster, name = _split(pod)
     bed.kubelet(cluster).place_of(bed.pod(cluster, name)).enter()
-    os.execvp(argv[0], argv)  # noqa: S606 — the very point: no shell, the caller's program
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 — the very point: no shell, the caller's program
+    except FileNotFoundError:
+        _fail(f"{argv[0]}: there is no such program on PATH", EXIT_NO_PROGRAM)
 
 
 def _split(pod: str) -> tuple[str, str]:
@@ -258,11 +267,18 @@ def start(bed: Testbed, names: tuple[str, ...]) -> None:
 
 @testbed.command()
 @click.option("--tag", default="demo", show_default=True, help="Name of the testbed; one that stands is replaced.")
-@click.option("--control", is_flag=True, help="Negative control: daemons stopped before step b, which then must fail.")
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Negative control: daemons stopped before step b, which then must fail: exit 0 if it does.",
+)
 @click.option("--keep", is_flag=True, help="Leave the testbed standing at the end.")
 @click.option("--build", type=click.Path(path_type=Path), default=Path("build"), show_default=True, help="For results.")
 def demo(tag: str, control: bool, keep: bool, build: Path) -> int:
-    """The story of ClusterMesh with real packets, in a table. Exit 1 if a step does not see what it expects."""
+    """The story of ClusterMesh with real packets, in a table. Exit 1 if a step does not see what it expects.
+
+    Results go to demo.json and demo/ in the --build folder, those of the control to control.json and control/.
+    """
     _require_machine()
     with _explained():
         return 0 if run_demo(Testbed(tag), build, control=control, keep=keep) else EXIT_FAILED

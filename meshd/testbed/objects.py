@@ -4,6 +4,7 @@ The files are what the agent watches. Writers hold the testbed's lock; readers n
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from meshd.config import ConfigError
 
 Object = dict[str, Any]
 KINDS = ("Namespace", "ConfigMap", "Node", "Pod", "Service")
+NAME_MAX = 253
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _CLUSTERWIDE = ("Namespace", "Node")
 
 
@@ -61,6 +64,14 @@ def defaulted(document: Any, origin: Path) -> Object:
             spec.setdefault("clusterIPs", [spec["clusterIP"]])
         obj["spec"] = spec
     return obj
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError if an API server would not take it as the name of a pod (RFC 1123 subdomain)."""
+    if len(name) > NAME_MAX or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for a pod: a-z, 0-9, '-' and '.', at most {NAME_MAX}, no '-' at the ends"
+        )
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
@@ -121,5 +132,11 @@ def _inside(kind: str, namespace: str) -> str:
 
 
 def _load(path: Path) -> Object:
-    obj: Object = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 — the C twin of the safe loader
+    """Raises ConfigError naming the file: somebody else has written into it."""
+    try:
+        obj = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 — the C twin of the safe loader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML any more: mend it or remove it ({error})") from error
+    if not isinstance(obj, dict) or not isinstance(obj.get("metadata"), dict):
+        raise ConfigError(f"{path}: is no Kubernetes object any more: mend it or remove it")
     return obj

@@ -18,7 +18,7 @@ from meshd.testbed import cgroup, kindnet, kubeproxy, netns, process
 from meshd.testbed.check import ensure_bpffs
 from meshd.testbed.kubelet import Kubelet
 from meshd.testbed.layout import BPFFS, ROOT, Layout
-from meshd.testbed.objects import Object, is_ready, read_manifests
+from meshd.testbed.objects import Object, check_name, is_ready, read_manifests
 from meshd.testbed.parts import Part, parts
 from meshd.testbed.plan import CLUSTERS, Cluster
 from meshd.testbed.process import StartError
@@ -42,6 +42,7 @@ class Testbed:
         """`clusters`: by default those that stand, or else DEFAULT_CLUSTERS."""
         self.layout = Layout(tag)
         clusters = clusters or self._standing_clusters() or DEFAULT_CLUSTERS
+        clusters = list(dict.fromkeys(clusters))
         unknown = [name for name in clusters if name not in CLUSTERS]
         if unknown:
             raise ConfigError(f"unknown cluster {', '.join(unknown)}; the address plan has {', '.join(CLUSTERS)}")
@@ -88,6 +89,10 @@ class Testbed:
                 ensure_certificates(self.layout, self.clusters)
                 write_peers(self.layout, self.clusters)
                 self.start_parts(self.parts.values(), progress=progress)
+
+    def runs(self, program: str) -> bool:
+        """Has this program been started for the testbed?"""
+        return any(record.argv[:1] == (program,) for record in process.load_all(self.layout.processes))
 
     def down(self) -> None:
         """Ends and removes everything that carries the tag. Nothing there is success."""
@@ -253,6 +258,13 @@ class Testbed:
     def add_pod(self, cluster: str, name: str, *, like: str, ip: str | None = None) -> None:
         """Adds a pod with the spec and labels of another one."""
         model = self.pod(cluster, like)
+        check_name(name)
+        namespace = model["metadata"]["namespace"]
+        if any(
+            (pod["metadata"]["namespace"], pod["metadata"]["name"]) == (namespace, name)
+            for pod in self.kubelet(cluster).objects.list("Pod")
+        ):
+            raise ConfigError(f"{cluster}: there is a pod {namespace}/{name} already")
         annotations = {
             key: value for key, value in model["metadata"].get("annotations", {}).items() if key != IP_ANNOTATION
         }

@@ -28,8 +28,8 @@ def start_demo(layout: Layout, build: Path, *options: str) -> subprocess.Popen[s
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def outcomes(build: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((build / "demo.json").read_text())
+def outcomes(build: Path, name: str = "demo.json") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((build / name).read_text())
     return found
 
 
@@ -56,16 +56,28 @@ def test_without_daemons_step_b_fails(layout: Layout, tmp_path: Path) -> None:
     demo = start_demo(layout, tmp_path, "--control")
     said, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, said
-    assert [(line["step"][0], line["ok"]) for line in outcomes(tmp_path)] == [("a", True), ("b", False)]
+    found = outcomes(tmp_path, "control.json")
+    assert [(line["step"][0], line["ok"]) for line in found] == [("a", True), ("b", False)]
+    assert "fails, as it must" in said
+    assert not (tmp_path / "demo.json").exists()
     assert_gone(layout)
 
 
-def test_an_interrupted_demo_leaves_nothing(layout: Layout, tmp_path: Path) -> None:
+def test_an_interrupted_demo_leaves_nothing_and_a_second_one_does_not_disturb_it(
+    layout: Layout, tmp_path: Path
+) -> None:
     demo = start_demo(layout, tmp_path)
     end = time.monotonic() + 30
     while not layout.complete.exists() and time.monotonic() < end:
         time.sleep(0.05)
+    second = start_demo(layout, tmp_path / "second")
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 3
+    assert "runs already" in said
+    assert demo.poll() is None, "the demo was over before it could be interrupted"
     demo.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    demo.send_signal(signal.SIGINT)  # an impatient user: the cleaning up goes on
     said, _ = demo.communicate(timeout=60)
     assert demo.returncode == 130, said
     assert_gone(layout)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
 from meshd.config import ConfigError, Settings, load
 
@@ -35,3 +36,19 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str) -> 
         load(Example, file, {})
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         load(Example, tmp_path / "missing.yaml", {})
+
+
+class Together(Settings):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _check(self) -> "Together":
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        return self
+
+
+def test_what_is_wrong_with_several_settings_together_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"\n  low must not be above high$"):
+        load(Together, None, {"low": 2, "high": 1})
