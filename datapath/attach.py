@@ -1,4 +1,4 @@
-"""The tc programs on their interfaces: from_pod on a pod's host side, from_tunnel on the tunnel device.
+"""The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel on the tunnel device.
 
 Attaches with a fixed priority and handle, so that replacing loses
 no packet and nobody else's filter is touched. Works in the network namespace of the calling thread; synchronous
@@ -8,6 +8,7 @@ no packet and nobody else's filter is touched. Works in the network namespace of
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -17,8 +18,26 @@ from datapath.pins import Programs
 
 PRIORITY = 109
 HANDLE = 1
-_INGRESS = 0xFFFFFFF2  # ffff:fff2, the ingress side of clsact
 _ETH_P_ALL = 3
+_CLSACT = 0xFFFF0000
+
+
+class Side(IntEnum):
+    """A side of clsact."""
+
+    INGRESS = 0xFFF2
+    EGRESS = 0xFFF3
+
+    @property
+    def parent(self) -> str:
+        return f"ffff:{self:x}"
+
+
+PROGRAMS = {
+    "from_pod": Side.INGRESS,
+    "to_pod": Side.EGRESS,
+    "from_tunnel": Side.INGRESS,
+}
 
 
 class AttachError(Exception):
@@ -26,8 +45,9 @@ class AttachError(Exception):
 
 
 def attach_endpoint(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
-    """from_pod on the ingress of a pod's host side; whether anything was written. Raises AttachError."""
-    return _attach(ifindex, "from_pod", programs, netlink)
+    """from_pod and to_pod on a pod's host side; whether anything was written. Raises AttachError."""
+    written = [_attach(ifindex, name, programs, netlink) for name in ("from_pod", "to_pod")]
+    return any(written)
 
 
 def attach_tunnel(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
@@ -36,21 +56,23 @@ def attach_tunnel(ifindex: int, programs: Programs, *, netlink: IPRoute | None =
 
 
 def detach(ifindex: int, instance: str, *, netlink: IPRoute | None = None) -> bool:
-    """Remove the instance's filter, if it is there; whether it was. The clsact qdisc stays: others may use it."""
+    """Remove the instance's filters, if any are there; whether they were. The clsact qdisc stays: others may use it."""
+    found = False
     with opened_netlink(netlink) as ipr:
-        if not attached(ifindex, netlink=ipr).startswith(_owner(instance)):
-            return False
-        ipr.tc("del-filter", "bpf", ifindex, HANDLE, parent="ffff:fff2", prio=PRIORITY, protocol=_ETH_P_ALL)
-        return True
+        for side in Side:
+            if attached(ifindex, side=side, netlink=ipr).startswith(_owner(instance)):
+                ipr.tc("del-filter", "bpf", ifindex, HANDLE, parent=side.parent, prio=PRIORITY, protocol=_ETH_P_ALL)
+                found = True
+    return found
 
 
-def attached(ifindex: int, *, netlink: IPRoute | None = None) -> str:
-    """The name of the filter in our place on the ingress of the interface, or an empty string.
+def attached(ifindex: int, *, side: Side = Side.INGRESS, netlink: IPRoute | None = None) -> str:
+    """The name of the filter in our place on a side of the interface, or an empty string.
 
     Ours are `meshd:<instance>:<program>:<number of the program in the kernel>`.
     """
     with opened_netlink(netlink) as ipr:
-        for message in ipr.get_filters(index=ifindex, parent=_INGRESS):
+        for message in ipr.get_filters(index=ifindex, parent=_CLSACT | side):
             options = message.get_attr("TCA_OPTIONS")
             if message["info"] >> 16 == PRIORITY and message["handle"] == HANDLE and options:
                 return str(options.get_attr("TCA_BPF_NAME"))
@@ -72,7 +94,7 @@ def _attach(ifindex: int, program: str, programs: Programs, netlink: IPRoute | N
     with opened_netlink(netlink) as ipr, bpf.opened(programs.path(program)) as fd:
         # The kernel tells a filter's program number, but pyroute2 does not decode it: so it is in the name.
         name = f"{owner}{program}:{bpf.program_id(fd)}"
-        found = attached(ifindex, netlink=ipr)
+        found = attached(ifindex, side=PROGRAMS[program], netlink=ipr)
         if found == name:
             return False
         if found and not found.startswith(owner):
@@ -80,7 +102,7 @@ def _attach(ifindex: int, program: str, programs: Programs, netlink: IPRoute | N
                 f"interface {ifindex}: priority {PRIORITY} is held by {found!r}; "
                 "uninstall that one or give this instance its own node"
             )
-        _replace(ipr, ifindex, fd, name)
+        _replace(ipr, ifindex, fd, name, PROGRAMS[program])
         return True
 
 
@@ -88,7 +110,7 @@ def _owner(instance: str) -> str:
     return f"meshd:{instance}:"
 
 
-def _replace(ipr: IPRoute, ifindex: int, fd: int, name: str) -> None:
+def _replace(ipr: IPRoute, ifindex: int, fd: int, name: str, side: Side) -> None:
     try:
         _ensure_clsact(ipr, ifindex)
         ipr.tc(
@@ -98,7 +120,7 @@ def _replace(ipr: IPRoute, ifindex: int, fd: int, name: str) -> None:
             HANDLE,
             fd=fd,
             name=name,
-            parent="ffff:fff2",
+            parent=side.parent,
             prio=PRIORITY,
             protocol=_ETH_P_ALL,
             classid=1,

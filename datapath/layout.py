@@ -45,6 +45,11 @@ class ClientKind(IntEnum):
     ADDRESS = 2
 
 
+class NatDirection(IntEnum):
+    FORWARD = 0
+    REPLY = 1
+
+
 class DropReason(IntEnum):
     """Why something was dropped; SOURCE_UNVERIFIED is counted, but delivered."""
 
@@ -124,6 +129,23 @@ class Aff(ctypes.Structure):
     _fields_ = (("used_ns", _u64), ("backend", _u32), ("pad", _u32))
 
 
+class NatKey(ctypes.Structure):
+    _fields_ = (
+        ("source", _v6),
+        ("destination", _v6),
+        ("source_port", _be16),
+        ("destination_port", _be16),
+        ("protocol", _u8),
+        ("family", _u8),
+        ("direction", _u8),
+        ("pad", _u8),
+    )
+
+
+class Nat(ctypes.Structure):
+    _fields_ = (("address", _v6), ("port", _be16), ("pad", _u8 * 2), ("backend", _u32))
+
+
 class Be4(ctypes.Structure):
     _fields_ = (("address", _v4), ("port", _be16), ("protocol", _u8), ("flags", _u8))
 
@@ -172,6 +194,8 @@ STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
         "affm_key": AffmKey,
         "aff_key": AffKey,
         "aff": Aff,
+        "nat_key": NatKey,
+        "nat": Nat,
         "rev4_key": Rev4Key,
         "rev4": Rev4,
         "rev6_key": Rev6Key,
@@ -227,6 +251,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_maglev": MapSpec(MapType.HASH_OF_MAPS, FrontKey, _u32, 65_536),
         "md_aff": MapSpec(MapType.LRU_HASH, AffKey, Aff, 65_536),
         "md_affm": MapSpec(MapType.HASH, AffmKey, _u32, 65_536),
+        "md_nat": MapSpec(MapType.LRU_HASH, NatKey, Nat, 131_072),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
         "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, 64),

@@ -157,6 +157,33 @@ struct aff {
 };
 _Static_assert(sizeof(struct aff) == 16, "aff");
 
+enum nat_direction {
+	NAT_FORWARD = 0, /* client -> frontend */
+	NAT_REPLY = 1,   /* backend -> client */
+};
+
+/* Key of md_nat: a flow that is translated per packet, as it is before. IPv4 is in the first word of an address. */
+struct nat_key {
+	__be32 source[4];
+	__be32 destination[4];
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 family;    /* enum family */
+	__u8 direction; /* enum nat_direction */
+	__u8 pad;
+};
+_Static_assert(sizeof(struct nat_key) == 40, "nat_key");
+
+/* Value of md_nat: forward, the backend; reply, the frontend. */
+struct nat {
+	__be32 address[4];
+	__be16 port;
+	__u8 pad[2];
+	__u32 backend; /* its number */
+};
+_Static_assert(sizeof(struct nat) == 24, "nat");
+
 /* Key of md_rev4: a socket and the backend that it was sent to. */
 struct rev4_key {
 	__u64 cookie;

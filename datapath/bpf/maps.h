@@ -29,6 +29,8 @@ BPF_TABLE_PINNED("hash_of_maps$md_maglev_in", struct front_key, __u32, md_maglev
 BPF_TABLE_PINNED("lru_hash", struct aff_key, struct aff, md_aff, MD_AFF_SIZE, MD_PINS "/md_aff", 0);
 /* frontend, backend number: which backends a client may stay with */
 BPF_TABLE_PINNED("hash", struct affm_key, __u32, md_affm, MD_AFFM_SIZE, MD_PINS "/md_affm", BPF_F_NO_PREALLOC);
+/* flow -> backend, and its reply -> frontend: written by the tc programs only */
+BPF_TABLE_PINNED("lru_hash", struct nat_key, struct nat, md_nat, MD_NAT_SIZE, MD_PINS "/md_nat", 0);
 /* socket, backend -> frontend: written by the socket hooks only */
 BPF_TABLE_PINNED("lru_hash", struct rev4_key, struct rev4, md_rev4, MD_REV4_SIZE, MD_PINS "/md_rev4", 0);
 BPF_TABLE_PINNED("lru_hash", struct rev6_key, struct rev6, md_rev6, MD_REV6_SIZE, MD_PINS "/md_rev6", 0);

@@ -3,6 +3,7 @@
  *   pod A ── connect() ── socket hooks (socket_lb.h): frontend -> backend
  *     │
  *   veth ingress: from_pod
+ *     │  destination still a frontend? it becomes a backend (service_ct.h)
  *     │  destination remote?  no ──> TC_ACT_UNSPEC: the packet is the CNI's
  *     │  source = endpoint of this interface?  no ──> drop
  *     │  clamp MSS, TTL - 1, VNI = identity of A
@@ -12,7 +13,7 @@
  *                             │  does the VNI fit the source address?  no ──> drop
  *                             │  destination an endpoint here?  no ──> drop
  *                             ▼
- *                          redirect_peer into pod B
+ *                          redirect_peer into pod B; an answer comes from the frontend
  */
 #define BPF_LICENSE GPL
 
@@ -24,6 +25,7 @@
 #include "too_big.h"
 #include "tunnel.h"
 #include "socket_lb.h"
+#include "service_ct.h"
 
 static __always_inline bool is_ours(struct peer *peer)
 {
@@ -54,6 +56,8 @@ int from_pod(struct __sk_buff *skb)
 
 	if (!parse(skb, &p))
 		return TC_ACT_UNSPEC;
+	if (!to_backend(skb, &p))
+		return drop(skb, DROP_NO_BACKEND);
 	peer = lookup_peer(&p.destination);
 	if (!is_ours(peer))
 		return TC_ACT_UNSPEC;
@@ -103,6 +107,16 @@ static __always_inline int deliver(struct __sk_buff *skb, struct endpoint *endpo
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
+/* tc egress of the host side of a pod's veth: what the stack delivers. */
+int to_pod(struct __sk_buff *skb)
+{
+	struct packet p = {};
+
+	if (parse(skb, &p))
+		to_frontend(skb, &p);
+	return TC_ACT_UNSPEC;
+}
+
 /* tc ingress of md_vxlan. */
 int from_tunnel(struct __sk_buff *skb)
 {
@@ -120,5 +134,6 @@ int from_tunnel(struct __sk_buff *skb)
 	endpoint = md_endpoint.lookup(&p.destination);
 	if (!endpoint)
 		return drop(skb, DROP_NO_ENDPOINT);
+	to_frontend(skb, &p);
 	return deliver(skb, endpoint);
 }

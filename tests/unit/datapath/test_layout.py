@@ -38,6 +38,7 @@ def _constants() -> dict[str, int]:
     constants |= {f"PEER_{flag.name}": int(flag) for flag in layout.PeerFlag}
     constants |= {f"SVC_{flag.name}": int(flag) for flag in layout.SvcFlag}
     constants |= {f"CLIENT_{kind.name}": int(kind) for kind in layout.ClientKind}
+    constants |= {f"NAT_{direction.name}": int(direction) for direction in layout.NatDirection}
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Service load balancing per packet, for what the socket hooks do not see: sockets outside the node's cgroup or older
+ * than the daemon, raw packets, SCTP.
+ *
+ *   from_pod               client -> frontend  becomes  client -> backend     md_nat, NAT_FORWARD; or a backend is chosen
+ *   before a pod gets it   backend -> client   becomes  frontend -> client    md_nat, NAT_REPLY
+ *
+ * An entry is made by the first packet, and stays until it is the least recently used. UDP leaves a backend that is
+ * gone with its next packet, TCP and SCTP with the next connection. SCTP's checksum knows no addresses, and its ports
+ * are not changed. A later fragment has no ports: it is not translated.
+ */
+#ifndef MESHD_SERVICE_CT_H
+#define MESHD_SERVICE_CT_H
+
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include "parse.h"
+#include "service.h"
+
+#define TCP_FLAGS_OFFSET 13
+#define TCP_FLAG_SYN 0x02
+#define TCP_FLAG_ACK 0x10
+
+struct ports {
+	__be16 source;
+	__be16 destination;
+};
+
+static __always_inline bool load_ports(struct __sk_buff *skb, struct packet *p, struct ports *ports)
+{
+	if (!p->l4_offset)
+		return false;
+	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != IPPROTO_SCTP)
+		return false;
+	return bpf_skb_load_bytes(skb, p->l4_offset, ports, sizeof(*ports)) == 0;
+}
+
+/* Where the checksum stands that covers addresses and ports; 0: none does. */
+static __always_inline __u32 check_offset(struct packet *p)
+{
+	if (p->protocol == IPPROTO_TCP)
+		return p->l4_offset + offsetof(struct tcphdr, check);
+	if (p->protocol == IPPROTO_UDP)
+		return p->l4_offset + offsetof(struct udphdr, check);
+	return 0;
+}
+
+/* Writes another address over `address`, which is *p's source or destination, and another port at `port_at`. */
+static __always_inline void rewrite(struct __sk_buff *skb, struct packet *p, struct addr_key *address, __be32 *to,
+				    __u32 port_at, __be16 port, __be16 to_port)
+{
+	bool is_source = address == &p->source;
+	__u32 check = check_offset(p), at;
+	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__s64 sum;
+
+	if (address->family == FAMILY_V4) {
+		at = L3_OFFSET + (is_source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
+		if (check)
+			bpf_l4_csum_replace(skb, check, address->word[0], to[0], flags | BPF_F_PSEUDO_HDR | 4);
+		bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), address->word[0], to[0], 4);
+		bpf_skb_store_bytes(skb, at, to, 4, 0);
+		bpf_skb_load_bytes(skb, L3_OFFSET + offsetof(struct iphdr, check), &p->check, sizeof(p->check));
+	} else {
+		at = L3_OFFSET + (is_source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
+		sum = bpf_csum_diff(address->word, 16, to, 16, 0);
+		if (check)
+			bpf_l4_csum_replace(skb, check, 0, sum, flags | BPF_F_PSEUDO_HDR);
+		bpf_skb_store_bytes(skb, at, to, 16, 0);
+	}
+	__builtin_memcpy(address->word, to, sizeof(address->word));
+	if (port == to_port || !check)
+		return;
+	bpf_l4_csum_replace(skb, check, port, to_port, flags | 2);
+	bpf_skb_store_bytes(skb, port_at, &to_port, sizeof(to_port), 0);
+}
+
+static __always_inline void nat_key_of(struct packet *p, struct ports *ports, __u8 direction, struct nat_key *key)
+{
+	__builtin_memcpy(key->source, p->source.word, sizeof(key->source));
+	__builtin_memcpy(key->destination, p->destination.word, sizeof(key->destination));
+	key->source_port = ports->source;
+	key->destination_port = ports->destination;
+	key->protocol = p->protocol;
+	key->family = p->source.family;
+	key->direction = direction;
+}
+
+static __always_inline bool is_frontend(struct packet *p, struct ports *ports)
+{
+	if (p->destination.family == FAMILY_V4) {
+		struct svc4_key key = {
+			.address = p->destination.word[0], .port = ports->destination, .protocol = p->protocol,
+		};
+
+		return md_svc4.lookup(&key);
+	} else {
+		struct svc6_key key = {.port = ports->destination, .protocol = p->protocol};
+
+		__builtin_memcpy(key.address, p->destination.word, sizeof(key.address));
+		return md_svc6.lookup(&key);
+	}
+}
+
+static __always_inline __u32 flow_hash(struct packet *p, struct ports *ports)
+{
+	__u32 hash = ports->source | (__u32)ports->destination << 16;
+
+	for (int i = 0; i < 4; i++)
+		hash = mix(hash ^ p->source.word[i]) ^ p->destination.word[i];
+	return mix(hash ^ p->protocol);
+}
+
+static __always_inline bool choose_backend(struct packet *p, struct ports *ports, struct nat *nat)
+{
+	struct client client = {.kind = CLIENT_ADDRESS, .hash = flow_hash(p, ports)};
+
+	__builtin_memcpy(client.word, p->source.word, sizeof(client.word));
+	if (p->destination.family == FAMILY_V4) {
+		struct svc4_key key = {
+			.address = p->destination.word[0], .port = ports->destination, .protocol = p->protocol,
+		};
+		struct be4 *backend = select_backend4(&key, &client, &nat->backend);
+
+		if (!backend)
+			return false;
+		nat->address[0] = backend->address;
+		nat->port = backend->port;
+	} else {
+		struct svc6_key key = {.port = ports->destination, .protocol = p->protocol};
+		struct be6 *backend;
+
+		__builtin_memcpy(key.address, p->destination.word, sizeof(key.address));
+		backend = select_backend6(&key, &client, &nat->backend);
+		if (!backend)
+			return false;
+		__builtin_memcpy(nat->address, backend->address, sizeof(nat->address));
+		nat->port = backend->port;
+	}
+	return true;
+}
+
+/* Whether this packet may go elsewhere than those of its flow before it. */
+static __always_inline bool may_move(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 flags = 0;
+
+	if (p->protocol != IPPROTO_TCP)
+		return p->protocol == IPPROTO_UDP;
+	bpf_skb_load_bytes(skb, p->l4_offset + TCP_FLAGS_OFFSET, &flags, sizeof(flags));
+	return (flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+}
+
+static __always_inline bool backend_is_there(struct packet *p, struct nat *nat)
+{
+	__u32 number = nat->backend;
+
+	return p->destination.family == FAMILY_V4 ? md_be4.lookup(&number) != 0 : md_be6.lookup(&number) != 0;
+}
+
+static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
+{
+	struct nat_key reply = {};
+	struct nat frontend = {.port = forward->destination_port, .backend = nat->backend};
+
+	__builtin_memcpy(reply.source, nat->address, sizeof(reply.source));
+	__builtin_memcpy(reply.destination, forward->source, sizeof(reply.destination));
+	reply.source_port = nat->port;
+	reply.destination_port = forward->source_port;
+	reply.protocol = forward->protocol;
+	reply.family = forward->family;
+	reply.direction = NAT_REPLY;
+	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
+	md_nat.update(&reply, &frontend);
+	md_nat.update(forward, nat);
+}
+
+/* A pod's packet to a frontend goes to a backend, and *p says so. False: it has none, drop it. */
+static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
+{
+	struct nat_key key = {};
+	struct ports ports;
+	struct nat chosen = {};
+	struct nat *known;
+
+	if (!load_ports(skb, p, &ports) || !is_frontend(p, &ports))
+		return true;
+	nat_key_of(p, &ports, NAT_FORWARD, &key);
+	known = md_nat.lookup(&key);
+	if (known && (!may_move(skb, p) || backend_is_there(p, known))) {
+		__builtin_memcpy(&chosen, known, sizeof(chosen));
+	} else {
+		if (!choose_backend(p, &ports, &chosen))
+			return false;
+		remember_flow(&key, &chosen);
+	}
+	rewrite(skb, p, &p->destination, chosen.address, p->l4_offset + offsetof(struct ports, destination),
+		ports.destination, chosen.port);
+	return true;
+}
+
+/* A backend's answer to a pod comes from the frontend, and *p says so. */
+static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
+{
+	struct nat_key key = {};
+	struct ports ports;
+	struct nat *known, frontend = {};
+
+	if (!load_ports(skb, p, &ports))
+		return;
+	nat_key_of(p, &ports, NAT_REPLY, &key);
+	known = md_nat.lookup(&key);
+	if (!known)
+		return;
+	__builtin_memcpy(&frontend, known, sizeof(frontend));
+	rewrite(skb, p, &p->source, frontend.address, p->l4_offset + offsetof(struct ports, source), ports.source,
+		frontend.port);
+}
+
+#endif
