@@ -1,4 +1,4 @@
-"""`meshd status`: what the daemons on this machine say of themselves, the worst first."""
+"""`meshd status`: what the daemons on this machine say of themselves, the worst first; then agents and proxies."""
 
 import json
 import sys
@@ -10,9 +10,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.controlplane import Summary, read_all
 from meshd.socket import SocketError, get
 
 EXIT_OF = {"ok": 0, "degraded": 1, "broken": 2}
+STYLE = {"ok": "green", "degraded": "yellow", "broken": "red"}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
 HEADINGS = ("CLUSTER", "LINK", "FOR", "LAST EVENT", "NODES", "SERVICES", "IDENTITIES", "IPS", "REJECTED", "CERT")
 WIDTH = 100  # columns where there is no terminal
@@ -25,26 +27,34 @@ Status = dict[str, Any]
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def status(ctx: click.Context, run_dir: Path, instance: str | None, output: str) -> None:
-    """Shows what the daemon hears of each cluster, how old that is, and whether the kernel holds it.
+    """Shows what the daemon hears of each cluster, how old that is, and whether the kernel holds it; then how agents
+    and proxies are.
 
-    Exit codes: 0 ok, 1 degraded, 2 broken or no daemon answers.
+    Exit codes: 0 ok, 1 degraded, 2 broken or nobody answers.
     """
-    found = [read_status(path) for path in daemon_sockets(run_dir, instance)]
+    others = sorted(read_all(run_dir, instance), key=lambda summary: -EXIT_OF[summary.state])
+    sockets = daemon_sockets(run_dir, instance)
+    if instance and not sockets and not others:
+        sockets = [run_dir / instance / "daemon.sock"]  # asked for by name: that it is not there is what is shown
+    found = [read_status(path) for path in sockets]
     found.sort(key=lambda status: -EXIT_OF[status["state"]])
     if output == "json":
-        click.echo(json.dumps(found if instance is None else found[:1], indent=2))
-    elif not found:
-        click.echo(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
+        click.echo(json.dumps([*found, *(summary.as_json() for summary in others)], indent=2))
+    elif not found and not others:
+        click.echo(f"nobody answers in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
     else:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         for entry in found:
             show(entry, console)
-    ctx.exit(max((EXIT_OF[entry["state"]] for entry in found), default=EXIT_OF["broken"]))
+        for summary in others:
+            show_summary(summary, console)
+    states = [*(entry["state"] for entry in found), *(summary.state for summary in others)]
+    ctx.exit(max((EXIT_OF[state] for state in states), default=EXIT_OF["broken"]))
 
 
-def daemon_sockets(run_dir: Path, instance: str | None) -> Iterable[Path]:
+def daemon_sockets(run_dir: Path, instance: str | None) -> list[Path]:
     """The sockets to ask."""
-    return [run_dir / instance / "daemon.sock"] if instance else sorted(run_dir.glob("*/daemon.sock"))
+    return sorted(run_dir.glob(f"{instance or '*'}/daemon.sock"))
 
 
 def read_status(path: Path) -> Status:
@@ -65,11 +75,10 @@ def read_status(path: Path) -> Status:
 
 def show(entry: Status, console: Console) -> None:
     """One daemon for people."""
-    style = {"ok": "green", "degraded": "yellow", "broken": "red"}[entry["state"]]
+    style = STYLE[entry["state"]]
     missing = [name for name, age in entry["events"].items() if age is None]
     console.print(f"[bold]{entry['instance']}[/]: [{style}]{entry['state']}[/]", highlight=False)
-    for finding in entry["findings"]:
-        console.print(f"  ! {finding}", highlight=False, markup=False)
+    show_findings(entry["findings"], console)
     if entry["clusters"]:
         console.print(_clusters(entry["clusters"]))
     for target in entry["targets"]:
@@ -79,6 +88,21 @@ def show(entry: Status, console: Console) -> None:
         console.print(f"  {target['name']}: {sync}; {held}", highlight=False)
     if missing:
         console.print(f"  not yet: {', '.join(missing)}", highlight=False)
+
+
+def show_summary(summary: Summary, console: Console) -> None:
+    """An agent or a proxy for people."""
+    state = f"[{STYLE[summary.state]}]{summary.state}[/]"
+    console.print(
+        f"[bold]{summary.instance}[/] {summary.process}: {state}; {summary.line}", highlight=False, soft_wrap=True
+    )
+    show_findings(summary.findings, console)
+
+
+def show_findings(findings: Iterable[str], console: Console) -> None:
+    """A line each, however long: they are searched for."""
+    for finding in findings:
+        console.print(f"  ! {' '.join(finding.split())}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _clusters(clusters: list[Status]) -> Table:

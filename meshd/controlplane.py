@@ -1,0 +1,69 @@
+"""What the agents and proxies on this machine say of themselves, summed up for `meshd status`. Pure but for asking."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from meshd.socket import SocketError, get
+
+Status = dict[str, Any]
+FINDINGS_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One process: `state` is ok, degraded or broken; `line` says in a sentence how it is; findings what is wrong."""
+
+    instance: str
+    process: str
+    state: str
+    line: str
+    findings: tuple[str, ...] = ()
+
+    def as_json(self) -> Status:
+        return asdict(self)
+
+
+def read_all(run_dir: Path, instance: str | None = None) -> Iterator[Summary]:
+    """A summary for each agent and proxy that has a socket, sorted by instance."""
+    for name, summarise in (("agent", summarise_agent), ("proxy", summarise_proxy)):
+        for path in sorted(run_dir.glob(f"{instance or '*'}/{name}.sock")):
+            try:
+                status = get(path, "/v1/status")
+            except SocketError as error:
+                yield Summary(path.parent.name, name, "broken", "does not answer", (str(error),))
+            else:
+                yield summarise(path.parent.name, status)
+
+
+def summarise_agent(instance: str, status: Status) -> Summary:
+    """Of an agent's /v1/status."""
+    etcd, source, published = status["etcd"], status["source"], status["published"]
+    findings = [f"etcd: {etcd['error']}"] if etcd["error"] else []
+    findings += source["bad"]
+    findings += [f"{entry['where']}: {reason}" for entry in status["degraded"] for reason in entry["reasons"]]
+    findings += [f"etcd refuses {key}: {reason}" for key, reason in published["refused"].items()]
+    counts = ", ".join(f"{kind.rpartition('/')[2]} {count}" for kind, count in published["keys"].items() if count)
+    role = "publishing" if etcd["phase"] == "writing" else etcd["phase"]
+    healthy = etcd["phase"] in ("writing", "standby") and not findings
+    line = f"{role} for {etcd['age_s']:.0f}s; {counts or 'nothing published'}"
+    return Summary(instance, "agent", "ok" if healthy else "degraded", line, _bounded(findings))
+
+
+def summarise_proxy(instance: str, status: Status) -> Summary:
+    """Of a proxy's /v1/status."""
+    upstream = status["upstream"]
+    problems = [("etcd", upstream["problem"]), ("tls", status["tls"]["problem"]), ("users", status["users"]["problem"])]
+    findings = [f"{part}: {problem}" for part, problem in problems if problem]
+    line = (
+        f"etcd {upstream['state']} for {upstream['age_s']:.0f}s; {status['keys']} keys at revision "
+        f"{status['revision']}, {len(status['peers'])} readers, {status['watchers']} watches"
+    )
+    return Summary(instance, "proxy", "degraded" if findings else "ok", line, _bounded(findings))
+
+
+def _bounded(findings: list[str]) -> tuple[str, ...]:
+    if len(findings) <= FINDINGS_MAX:
+        return tuple(findings)
+    return (*findings[:FINDINGS_MAX], f"… and {len(findings) - FINDINGS_MAX} more: see /v1/status of its socket")
