@@ -65,7 +65,9 @@ def _decode_peer(value: bytes) -> dict[str, object]:
     if peer.flags & (PeerFlag.TUNNEL4 | PeerFlag.TUNNEL6):
         family = Family.V4 if peer.flags & PeerFlag.TUNNEL4 else Family.V6
         tunnel = _address(family, bytes(peer.tunnel))
-    return {"identity": peer.identity, "tunnel": tunnel, "remote": bool(peer.flags & PeerFlag.REMOTE)}
+    facts: dict[str, object] = {"identity": peer.identity, "tunnel": tunnel}
+    facts["remote"] = bool(peer.flags & PeerFlag.REMOTE)
+    return facts | ({"unreachable": True} if peer.flags & PeerFlag.UNREACHABLE else {})
 
 
 def _decode_ipcache(key: bytes, value: bytes) -> dict[str, object]:

@@ -62,16 +62,20 @@ class Entry:
     value: bytes
 
 
-def ipcache_entry(address: IPAddress, *, identity: int, tunnel: IPAddress | None, remote: bool) -> Entry:
-    """Who `address` is and, if `tunnel`, which node carries it."""
-    return Entry("md_ipcache", _addr_key(address), _peer(identity, tunnel, remote))
+def ipcache_entry(
+    address: IPAddress, *, identity: int, tunnel: IPAddress | None, remote: bool, unreachable: bool = False
+) -> Entry:
+    """Who `address` is and, if `tunnel`, which node carries it. `unreachable`: its cluster is withdrawn."""
+    return Entry("md_ipcache", _addr_key(address), _peer(identity, tunnel, remote, unreachable))
 
 
-def cidr_entry(prefix: IPNetwork, *, identity: int, tunnel: IPAddress | None, remote: bool) -> Entry:
+def cidr_entry(
+    prefix: IPNetwork, *, identity: int, tunnel: IPAddress | None, remote: bool, unreachable: bool = False
+) -> Entry:
     """The fallback for addresses of `prefix` without an entry of their own."""
     word = prefix.network_address.packed
     key = CidrKey(prefixlen=32 + prefix.prefixlen, family=prefix.version, word=_padded(word))
-    return Entry("md_cidrs", bytes(key), _peer(identity, tunnel, remote))
+    return Entry("md_cidrs", bytes(key), _peer(identity, tunnel, remote, unreachable))
 
 
 def endpoint_entry(address: IPAddress, *, ifindex: int, mac: bytes, host_mac: bytes, identity: int) -> Entry:
@@ -183,9 +187,11 @@ def _addr_key(address: IPAddress) -> bytes:
     return bytes(AddrKey(family=address.version, word=_padded(address.packed)))
 
 
-def _peer(identity: int, tunnel: IPAddress | None, remote: bool) -> bytes:
+def _peer(identity: int, tunnel: IPAddress | None, remote: bool, unreachable: bool) -> bytes:
     _require("identity", identity, 0xFFFFFFFF)
     flags = PeerFlag.REMOTE if remote else PeerFlag(0)
+    if unreachable:
+        flags |= PeerFlag.UNREACHABLE
     if tunnel is not None:
         flags |= PeerFlag.TUNNEL4 if tunnel.version == 4 else PeerFlag.TUNNEL6
     return bytes(Peer(identity, flags, _padded(tunnel.packed if tunnel else b"")))

@@ -32,6 +32,7 @@ class PeerFlag(IntFlag):
     REMOTE = 1
     TUNNEL4 = 2
     TUNNEL6 = 4
+    UNREACHABLE = 8
 
 
 class SvcFlag(IntFlag):
@@ -64,6 +65,7 @@ class DropReason(IntEnum):
     NO_ENDPOINT = 8
     NO_BACKEND = 9
     TOO_BIG = 10
+    PEER_WITHDRAWN = 11
 
     @property
     def label(self) -> str:

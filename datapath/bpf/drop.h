@@ -15,6 +15,7 @@ enum drop_reason {
 	DROP_NO_ENDPOINT = 8,       /* came by the tunnel for an address that is no endpoint here */
 	DROP_NO_BACKEND = 9,        /* the frontend has no backend: the connection was refused */
 	DROP_TOO_BIG = 10,          /* larger than the tunnel carries; the sender was told so by ICMP */
+	DROP_PEER_WITHDRAWN = 11,   /* the destination's cluster is dead or lost; the sender was told so by ICMP */
 	DROP_REASONS,
 };
 

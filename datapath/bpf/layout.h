@@ -40,6 +40,7 @@ enum peer_flag {
 	PEER_REMOTE = 1,  /* belongs to another cluster */
 	PEER_TUNNEL4 = 2, /* tunnel[0] is the tunnel endpoint's IPv4 address */
 	PEER_TUNNEL6 = 4, /* tunnel[0..3] is the tunnel endpoint's IPv6 address */
+	PEER_UNREACHABLE = 8, /* its cluster is withdrawn: known, but nothing is sent there */
 };
 
 /* Value of md_ipcache and md_cidrs: who an address is and which node carries it. */

@@ -6,10 +6,11 @@
  *     │  destination still a frontend? it becomes a backend (service_ct.h)
  *     │  destination remote?  no ──> TC_ACT_UNSPEC: the packet is the CNI's
  *     │  source = endpoint of this interface?  no ──> drop
+ *     │  destination's cluster withdrawn?  yes ──> drop, ICMP
  *     │  clamp MSS, TTL - 1, VNI = identity of A
  *     ▼
  *   md_vxlan ══ underlay ══ md_vxlan
- *                             │ ingress: from_tunnel
+ *                             │ ingress: from_tunnel (a probe goes back, or to the daemon that waits for it)
  *                             │  does the VNI fit the source address?  no ──> drop
  *                             │  destination an endpoint here?  no ──> drop
  *                             ▼
@@ -23,13 +24,15 @@
 #include "lookup.h"
 #include "mss.h"
 #include "too_big.h"
+#include "withdrawn.h"
 #include "tunnel.h"
+#include "probe.h"
 #include "socket_lb.h"
 #include "service_ct.h"
 
 static __always_inline bool is_ours(struct peer *peer)
 {
-	return peer && peer->flags & PEER_REMOTE && peer->flags & (PEER_TUNNEL4 | PEER_TUNNEL6);
+	return peer && peer->flags & PEER_REMOTE && peer->flags & (PEER_TUNNEL4 | PEER_TUNNEL6 | PEER_UNREACHABLE);
 }
 
 static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *p)
@@ -64,6 +67,8 @@ int from_pod(struct __sk_buff *skb)
 	source = md_endpoint.lookup(&p.source);
 	if (!source || source->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);
+	if (peer->flags & PEER_UNREACHABLE)
+		return answer_withdrawn(skb, &p);
 	/* The stack answers "time exceeded"; it forwards nothing with that TTL. */
 	if (p.ttl <= 1)
 		return TC_ACT_UNSPEC;
@@ -124,6 +129,8 @@ int from_tunnel(struct __sk_buff *skb)
 	struct endpoint *endpoint;
 	__u32 identity, reason;
 
+	if (skb->protocol == be16(ETH_P_PROBE))
+		return from_probe(skb);
 	if (!received_identity(skb, &identity))
 		return drop(skb, DROP_NO_TUNNEL_KEY);
 	if (!parse(skb, &p))

@@ -1,0 +1,66 @@
+"""Probes through the tunnel device, and packets to a withdrawn cluster. The topology: tests/support/twonodes.py."""
+
+import socket
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from datapath import entries
+from datapath.layout import DropReason
+from datapath.probe import ETHER_TYPE, decode_reply, encode_request
+from tests.support.capture import capturing, tunnelled
+from tests.support.twonodes import TUNNEL_PORT, TwoNodes, two_nodes
+
+pytestmark = pytest.mark.root
+COOKIE = 0x1122334455667788
+# IP_RECVERR, IPV6_RECVERR: without them UDP hears of closed ports only.
+RECEIVE_ERRORS = {socket.AF_INET: (0, 11, 1), socket.AF_INET6: (41, 25, 1)}
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    with two_nodes(tmp_path_factory.mktemp("mesh")) as made:
+        yield made
+
+
+def ask(mesh: TwoNodes, number: int) -> int | None:
+    """Sends a probe from a to b; the number that came back."""
+    listener = mesh.a.namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+    sender = mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with listener, sender:
+        listener.bind(("md_vxlan", ETHER_TYPE))
+        listener.settimeout(5)
+        sender.sendto(encode_request(number, COOKIE), (str(mesh.b.underlay), TUNNEL_PORT))
+        return decode_reply(listener.recv(2000), COOKIE)
+
+
+def test_a_probe_comes_back_from_the_other_nodes_program(mesh: TwoNodes) -> None:
+    assert [ask(mesh, number) for number in (1, 2, 0xFFFFFFFF)] == [1, 2, 0xFFFFFFFF]
+
+
+def say(client: socket.socket, server: str) -> None:
+    client.connect((server, 9))
+    client.send(b"x")
+    client.recv(1)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_packet_to_a_withdrawn_cluster_is_refused_at_once_and_counted(
+    mesh: TwoNodes, family: socket.AddressFamily, kind: int
+) -> None:
+    server = mesh.server.v4 if family == socket.AF_INET else mesh.server.v6
+    entry = partial(entries.ipcache_entry, server, identity=mesh.server.identity, tunnel=mesh.b.underlay, remote=True)
+    before = mesh.a.maps.drops()[DropReason.PEER_WITHDRAWN]
+    mesh.a.write(entry(unreachable=True))
+    try:
+        with capturing(mesh.switch, "to-a") as capture, mesh.client.namespace.socket(family, kind) as client:
+            client.settimeout(5)
+            client.setsockopt(*RECEIVE_ERRORS[family])
+            with pytest.raises(OSError, match="No route to host"):
+                say(client, str(server))
+            assert not [frame for frame in capture.seen() if tunnelled(frame, TUNNEL_PORT)]
+    finally:
+        mesh.a.write(entry())
+    assert mesh.a.maps.drops()[DropReason.PEER_WITHDRAWN] > before
