@@ -4,7 +4,7 @@ Several clusters may claim an address: the one of the lowest rank is believed (i
 node are given out besides, for the interfaces they must be found at.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from ipaddress import ip_address
 
 from datapath.entries import Entry, ipcache_entry
@@ -19,8 +19,8 @@ Lookup = Callable[[str], IP | None]
 class Addresses:
     """Incremental: `update` costs what changed. Addresses are kept as their canonical text, the record's name."""
 
-    def __init__(self, own: str, rank: Rank, *, underlay_version: int = 4) -> None:
-        self._own, self._underlay = own, underlay_version
+    def __init__(self, own: str, rank: Rank, *, underlay_version: int = 4, withdrawn: Set[str] = frozenset()) -> None:
+        self._own, self._underlay, self._withdrawn = own, underlay_version, withdrawn
         self._claims: Claims[str, IP] = Claims(rank)
         self._node_ips: frozenset[str] = frozenset()
         self.local_pods: dict[str, int] = {}
@@ -32,6 +32,11 @@ class Addresses:
     def conflicts(self) -> Iterable[tuple[str, list[str]]]:
         """Addresses that several clusters claim, with these clusters, the believed one first."""
         return self._claims.conflicts()
+
+    def claimants(self, name: str) -> list[str]:
+        """The clusters that claim this address, the believed one first."""
+        winner = self._claims.winner(name)
+        return [winner[0], *self._claims.losers(name)] if winner else []
 
     def update(self, cluster: str, names: Iterable[str], lookup: Lookup) -> Wishes:
         """`names` of the cluster changed; those of prefixes are somebody else's."""
@@ -71,6 +76,7 @@ class Addresses:
             identity=remote_identity(record.id) if remote else record.id,
             tunnel=self.tunnel(record) if remote else None,
             remote=remote,
+            unreachable=cluster in self._withdrawn,
         )
 
     def tunnel(self, record: IP) -> IPAddress | None:

@@ -75,7 +75,9 @@ def _read(path: Path) -> str:
 
 
 class Clustermesh:
-    """Keeps a running Remote for every usable file. `make` makes one, `leave` drains a cluster whose file is gone."""
+    """Keeps a running Remote for every usable file. `make` makes one, `leave` drains a cluster whose file
+    is gone, `changed` is told which cluster has another file.
+    """
 
     def __init__(
         self,
@@ -85,7 +87,9 @@ class Clustermesh:
         group: asyncio.TaskGroup,
         make: Callable[[RemoteFile], Remote],
         leave: Callable[[str], None],
+        changed: Callable[[str], None] = lambda cluster: None,
     ) -> None:
+        self._changed = changed
         self.remotes: dict[str, Remote] = {}
         self.problems: Mapping[str, str] = {}
         self._folder, self._own, self._group, self._make, self._leave = folder, own, group, make, leave
@@ -119,6 +123,7 @@ class Clustermesh:
         if task := self._tasks.pop(name, None):
             task.cancel()
             self.remotes[name].replace(file)
+            self._changed(name)
         else:
             self.remotes[name] = self._make(file)
         logger.info("remote configured", extra={"cluster": name, "targets": ",".join(file.targets)})

@@ -4,13 +4,14 @@ Trying again is remote.py.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import grpc.aio
 
-from meshd.daemon.etcd import Compacted, WatchStream, list_page, peer_error
+from meshd.daemon.etcd import Compacted, TooLarge, WatchStream, list_page, peer_error
 from meshd.daemon.link import PeerRejected, PeerUnavailable
 from meshd.daemon.watch import Changes, ListFrom, WatchFrom, WatchMachine
 from wire.codec import BadRecord, decode_cluster_config
@@ -30,9 +31,14 @@ from wire.records import ClusterConfig, value_or
 
 CONNECT_TIMEOUT_S = 5.0
 RANGE_TIMEOUT_S = 60.0
+CONFIRM_AGAIN_S = 2.0
+PAGE_DIVISOR = 4
 SLICE = 1000  # records that are decoded before others get their turn
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
 DEFAULT_PAGE = 500  # services may have thousands of backends
+
+
+Held = Mapping[Kind, Set[str]]
 
 
 class Sink(Protocol):
@@ -46,8 +52,20 @@ class Sink(Protocol):
     def listed(self, kind: Kind) -> None:
         """The list of this kind is complete."""
 
-    def beat(self) -> None:
-        """A heartbeat arrived."""
+    def beat(self, value: bytes) -> None:
+        """A heartbeat arrived, or stood there already."""
+
+    async def turn(self) -> None:
+        """Returns when the lists may begin: not everybody's at once."""
+
+    def held(self) -> Held:
+        """Deletes that wait until they are confirmed."""
+
+    def confirm(self, held: Held, missing: str) -> None:
+        """Whether the writer was there after these were heard: "" if it was, else what was missing of it."""
+
+    def is_beating(self) -> bool:
+        """The last heartbeat is not too old."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +86,8 @@ class Connection:
         self._config = Feed(WatchMachine(cluster_config(cluster).encode(), b""), cluster_config(cluster))
         self._accepted: ClusterConfig | None = None
         self._answered = False
+        self._doubt = asyncio.Event()
+        self._promised: dict[Kind, str] = {}  # the canary of each kind, where there are any
         self._canaries: list[Feed] = []
         self._waiting: dict[str, Feed] = {}  # by the canary that says that the list can start
         self._started: list[Feed] = []
@@ -86,12 +106,14 @@ class Connection:
         asks = [(feed, await self._list(feed, CONNECT_TIMEOUT_S)) for feed in (self._heartbeat, self._config)]
         if self._accepted is None:
             raise PeerUnavailable(f"{self._config.folder} is not there (yet): does the cluster's agent run?")
+        await self._sink.turn()
         stream: WatchStream[Feed] = WatchStream(self._channel)
         try:
             async with asyncio.TaskGroup() as group:
                 for feed, ask in asks:
                     await stream.create(ask, feed)
                 self._started += self._canaries
+                group.create_task(self._confirm())
                 await self._read(stream, group)
         finally:
             stream.cancel()
@@ -116,6 +138,31 @@ class Connection:
         await stream.create(await self._list(feed, RANGE_TIMEOUT_S), feed)
         self._start(stream, group)
 
+    async def _confirm(self) -> NoReturn:
+        """A delete is believed only if the one who writes the records was there after it: an agent that is dead for
+        longer than its lease has deleted nothing.
+        """
+        while True:
+            held = self._sink.held()
+            missing = await self._missing()
+            self._sink.confirm(held, missing)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONFIRM_AGAIN_S if missing else None):
+                    await self._doubt.wait()
+            self._doubt.clear()
+
+    async def _missing(self) -> str:
+        """What of configuration, canaries and heartbeat is not there now; "" if all are, and the heartbeat is fresh."""
+        keys = [HEARTBEAT, self._config.folder, *self._promised.values()]
+        asks = (ListFrom(key.encode(), b"", 0) for key in keys)
+        pages = await asyncio.gather(
+            *(list_page(self._channel, ask, limit=1, timeout_s=CONNECT_TIMEOUT_S) for ask in asks)
+        )
+        gone = [key for key, page in zip(keys, pages, strict=True) if not page.kvs]
+        if gone:
+            return "missing: " + ", ".join(gone)
+        return "" if self._sink.is_beating() else "the heartbeat stands still"
+
     async def _list(self, feed: Feed, timeout_s: float) -> WatchFrom:
         limit = PAGE.get(feed.kind, DEFAULT_PAGE) if feed.kind else DEFAULT_PAGE
         ask: ListFrom | WatchFrom = feed.machine.start()
@@ -124,6 +171,11 @@ class Connection:
                 page = await list_page(self._channel, ask, limit=limit, timeout_s=timeout_s)
             except Compacted:
                 ask = feed.machine.start()
+                continue
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // PAGE_DIVISOR)
                 continue
             self._answered = True
             for start in range(0, max(len(page.kvs), 1), SLICE):
@@ -135,14 +187,25 @@ class Connection:
                 await asyncio.sleep(0)
         if feed.kind:
             self._sink.listed(feed.kind)
+        self._mind_room(feed)
         return ask
+
+    def _mind_room(self, feed: Feed) -> None:
+        if feed.machine.has_room:
+            raise PeerUnavailable(f"there is room again for {feed.kind} that were over quota: listing anew")
 
     def _take(self, feed: Feed, changes: Changes) -> None:
         if feed.kind:
             self._sink.apply(feed.kind, changes, feed.machine.revision)
-        elif feed is self._heartbeat:
-            if changes.puts:
-                self._sink.beat()
+            if changes.deletes:
+                self._doubt.set()
+                if feed.machine.synced:
+                    self._mind_room(feed)
+            return
+        self._doubt.set()
+        if feed is self._heartbeat:
+            for value in changes.puts.values():
+                self._sink.beat(value)
         elif feed is self._config:
             for value in changes.puts.values():
                 self._configure(value)
@@ -170,7 +233,8 @@ class Connection:
             machine.move(*interval(folder))
             feeds[canary(kind, self._cluster, layout)] = Feed(machine, folder, kind)
         if value_or(config.capabilities.synced_canaries, False):
-            self._waiting = feeds
+            self._waiting = dict(feeds)
+            self._promised = {feed.kind: key for key, feed in feeds.items() if feed.kind}
             self._canaries = [_canary_feed(f"{SYNCED_PREFIX}{self._cluster}/")]
             if any(feed.kind in LOCAL_KINDS for feed in feeds.values()):
                 self._canaries.append(_canary_feed(LOCAL_SYNCED_PREFIX))

@@ -36,6 +36,8 @@ class Datapath:
     written: tuple[str, ...]
     foreign_programs: Callable[[], tuple[str, ...]] = tuple
     """Sentences about other socket load balancers on this node."""
+    tunnel: str = ""
+    """Name of the tunnel device, "" if there is none that could be probed through."""
 
 
 def open_datapath(config: DaemonConfig) -> Datapath:
@@ -61,7 +63,7 @@ def _open(config: DaemonConfig) -> Datapath:
     held = {name: target.dump(name) for name in MAPS}
     own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
-    return Datapath(target, pods, held, own, tuple(written), foreign)
+    return Datapath(target, pods, held, own, tuple(written), foreign, device.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,21 +16,27 @@ from meshd.daemon.watch import ListFrom, WatchFrom
 from wire.proto import rpc_pb2, rpc_pb2_grpc
 
 F = TypeVar("F")
+MESSAGE_MAX = 32 << 20  # bytes
 OPTIONS = (
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", 256 << 20),
+    ("grpc.max_receive_message_length", MESSAGE_MAX),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a new connection means a new handshake, with the certificate of now
 )
 _REFUSALS = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 _TLS_FAILURE = re.compile(r"handshake|certificate|hostname verification|tlsv1|ssl", re.IGNORECASE)
 _CLOSED = re.compile(r"socket closed|connection reset|broken pipe", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"larger than max|message.*too large", re.IGNORECASE)
 _NOISE = re.compile(r"^.*last error: (?:UNKNOWN|UNAVAILABLE|INTERNAL): ", re.DOTALL)
 
 
 class Compacted(Exception):
     """The revision that was asked for is no longer kept: list again."""
+
+
+class TooLarge(PeerUnavailable):
+    """The page is larger than a message may be: ask for a smaller one."""
 
 
 def open_channel(target: str, credentials: grpc.ChannelCredentials, server_name: str) -> grpc.aio.Channel:
@@ -53,7 +59,7 @@ def peer_error(error: grpc.aio.AioRpcError, *, answered: bool = True) -> PeerUna
 
 
 async def list_page(channel: grpc.aio.Channel, ask: ListFrom, *, limit: int, timeout_s: float) -> Any:
-    """One page. Raises Compacted or grpc.aio.AioRpcError."""
+    """One page. Raises Compacted, TooLarge or grpc.aio.AioRpcError."""
     stub: Any = rpc_pb2_grpc.KVStub
     request = rpc_pb2.RangeRequest(key=ask.start, range_end=ask.end, limit=limit, revision=ask.revision)
     try:
@@ -61,6 +67,8 @@ async def list_page(channel: grpc.aio.Channel, ask: ListFrom, *, limit: int, tim
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.OUT_OF_RANGE and ask.revision:
             raise Compacted from error
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(error.details() or ""):
+            raise TooLarge(error.details()) from error
         raise
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from meshd.daemon.servercert import ServerCertificate
+
 
 class LinkState(StrEnum):
     """Worse first."""
@@ -44,6 +46,8 @@ class Link:
     not_after: datetime | None = None
     """When our client certificate ends."""
     warnings: tuple[str, ...] = ()
+    server: ServerCertificate | None = None
+    """The certificate that the cluster showed us; None if it was not looked at yet."""
 
     def become(self, state: LinkState, *, now: float, reason: str = "") -> bool:
         """True if this is another state or reason than before."""

@@ -13,17 +13,19 @@ from globalsvc.merge import FrontendName, GlobalService, Place, merge
 from globalsvc.preferences import MIN_HEALTHY, ZONE_HINTS, Balancing
 from identity.numbering import cluster_of
 from meshd.daemon.addresses import Addresses
+from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
 from meshd.daemon.backends import PROTOCOLS, Endpoint
 from meshd.daemon.members import Members
 from meshd.daemon.prefixes import Prefixes
 from meshd.daemon.restoration import Restoration, peer_identity
 from meshd.daemon.services import Services
 from meshd.daemon.store import Dirty, Store
+from meshd.daemon.suspicion import Suspicion
 from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 from wire.local import LocalService
-from wire.records import IP, Node, Service
+from wire.records import IP, IPNetwork, Node, Service
 
 PODS = "pods"
 """The name of the map that the endpoint reconciler sees: packed address → identity, four bytes."""
@@ -45,12 +47,16 @@ class Mesh:
         pods: Delta,
         balancing: Balancing = Balancing.RANDOM,
         table_size: int = DEFAULT_SIZE,
+        allowance: Callable[[str], Allowance] = lambda cluster: DEFAULT_ALLOWANCE,
     ) -> None:
         self._store, self._members, self._node = store, members, node
         self._own = members.cluster
         self._maps, self._pods = maps, pods
-        self.addresses = Addresses(self._own, members.rank)
-        self.prefixes = Prefixes(self._own, node, members.rank, self.addresses.tunnel)
+        self.withdrawn: set[str] = set()
+        """Clusters that are lost: `withdraw` and `welcome` change it."""
+        self.suspicion = Suspicion(store, self._own, allowance)
+        self.addresses = Addresses(self._own, members.rank, withdrawn=self.withdrawn)
+        self.prefixes = Prefixes(self._own, node, members.rank, self.addresses.tunnel, withdrawn=self.withdrawn)
         self.services = Services(self._merge, balancing=balancing, table_size=table_size)
         self._zone = ""
         self._spilling: dict[str, dict[FrontendName, bool]] = {}
@@ -74,18 +80,21 @@ class Mesh:
     def merge(self, name: str) -> GlobalService | None:
         """The global service of that name as of now."""
         local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
+        remotes = self.remote_services(name)
         if local is None:
             return None
         place = Place(self._own, self._node, self._zone)
         spilling = self._spilling.get(name) or self._spilling_at_start(local)
-        return merge(local, self.remote_services(name), place=place, spilling=spilling)
+        return merge(local, remotes, place=place, spilling=spilling)
 
     def remote_services(self, name: str) -> dict[str, Service]:
-        """What the other clusters say under this name."""
+        """What the other clusters say under this name, as far as it is believed."""
         found = {}
         for cluster in self._store.clusters:
-            if cluster != self._own and (record := self._store.record(cluster, Kind.SERVICE, name)):
-                found[cluster] = cast(Service, record)
+            if cluster == self._own or cluster in self.withdrawn:
+                continue
+            if record := self.suspicion.believed_service(cluster, name):
+                found[cluster] = record
         return found
 
     def _merge(self, name: str) -> GlobalService | None:
@@ -113,11 +122,29 @@ class Mesh:
                     found[address, port.port, port.protocol] = any(endpoint[0] not in own for endpoint in endpoints)
         return found
 
-    def refresh(self) -> bool:
-        """Brings desired up to date with the store, in slices; True if there is more.
+    def withdraw(self, cluster: str) -> None:
+        """Its backends leave every service; its addresses stay known and become unreachable."""
+        if cluster not in self.withdrawn:
+            self.withdrawn.add(cluster)
+            self.suspicion.reconsider(cluster)
+
+    def welcome(self, cluster: str) -> None:
+        """It is there again, or gone for good."""
+        if cluster in self.withdrawn:
+            self.withdrawn.discard(cluster)
+            self.suspicion.reconsider(cluster)
+
+    def leave(self, cluster: str) -> None:
+        """Nothing of it stays; what it had said was drained from the store."""
+        self.withdrawn.discard(cluster)
+        self.suspicion.forget(cluster)
+
+    def refresh(self, now: float = 0.0) -> bool:
+        """Brings desired up to date with the store, in slices; True if there is more. `now` is monotonic, in seconds.
 
         Our own cluster is heard first: until then nobody can say what it claims for itself.
         """
+        self.suspicion.now = now
         own_heard = self._store.synced(self._own, SHARED_KINDS)
         dirty = self._store.take(SLICE, only=None if own_heard else self._own)
         self._wish(self._changes(dirty))
@@ -130,6 +157,9 @@ class Mesh:
     def _changes(self, dirty: Dirty) -> Wishes:
         wishes: Wishes = {}
         services: set[str] = set()
+        for kind in (Kind.NODE, Kind.IP):
+            for prefix in self.suspicion.own_changed(kind, dirty.get((self._own, kind), ())):
+                self._reconsider_around(prefix)
         for (cluster, kind), names in dirty.items():
             if kind in (Kind.SERVICE, Kind.LOCAL_SERVICE):
                 if kind is Kind.LOCAL_SERVICE or cluster != self._own:
@@ -146,6 +176,12 @@ class Mesh:
                 if cluster == self._own:
                     self._want_pods(addresses)
         return wishes | self.services.update(sorted(services))
+
+    def _reconsider_around(self, prefix: IPNetwork) -> None:
+        for claimant in list(self.prefixes.claimants_around(prefix)):
+            cluster, _, name = claimant.partition("/")
+            for kind in (Kind.NODE, Kind.IP):
+                self._store.touch(cluster, kind, [name])
 
     def _place(self) -> None:
         """This node's own record changed: perhaps other pods are its now."""
@@ -175,10 +211,10 @@ class Mesh:
                 self._pods.want(PODS, key, None)
 
     def _nodes(self, cluster: str) -> Callable[[str], Node | None]:
-        return lambda name: cast(Node | None, self._store.record(cluster, Kind.NODE, name))
+        return lambda name: self.suspicion.believed_node(cluster, name)
 
     def _ips(self, cluster: str) -> Callable[[str], IP | None]:
-        return lambda name: cast(IP | None, self._store.record(cluster, Kind.IP, name))
+        return lambda name: self.suspicion.believed_ip(cluster, name)
 
     def _wish(self, wishes: Wishes) -> None:
         for (map, key), value in wishes.items():
@@ -197,9 +233,10 @@ class Mesh:
             return
         heard = self._heard(Kind.SERVICE), self._heard(Kind.IP), self._heard(Kind.NODE), self._heard(Kind.LOCAL_SERVICE)
         present = frozenset(self._store.clusters)
-        if (heard, present) == self._judged:
+        judged = (heard, present, frozenset(self.withdrawn))
+        if judged == self._judged:
             return
-        self._judged = (heard, present)
+        self._judged = judged
         self._wish(self.services.retain(self._may_stay))
         self._prune()
         if all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS):
@@ -211,6 +248,8 @@ class Mesh:
         if self._restored is None:
             return False
         owner = self._members.name_of(self._restored.owner(endpoint[0]))
+        if owner in self.withdrawn:
+            return False
         if owner == self._own:
             return not self._store.synced(owner, [Kind.LOCAL_SERVICE])
         if owner in self._store.clusters:

@@ -2,23 +2,39 @@
 record names. Pure. Our own cluster's PodCIDRs are claimed too, so that nobody can take them; they need no entry.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from ipaddress import ip_network
 
 from datapath.entries import Entry, cidr_entry
 from identity.claims import Claims, Rank
 from identity.numbering import Reserved
 from meshd.daemon.addresses import remote_identity
+from meshd.daemon.prefixindex import PrefixIndex
 from meshd.daemon.wishes import Wishes
 from routing.plan import Route, RouteKind, plan_node
 from wire.records import IP, IPAddress, IPNetwork, Node
 
 
 class Prefixes:
-    """Incremental: `update_nodes` and `update_ips` cost what changed. A claimant is `<cluster>/<node or prefix>`."""
+    """Incremental: `update_nodes` and `update_ips` cost what changed. A claimant is `<cluster>/<node or prefix>`.
 
-    def __init__(self, own: str, node: str, rank: Rank, tunnel: Callable[[IP], IPAddress | None]) -> None:
-        self._own, self._node, self._tunnel = own, node, tunnel
+    Of clusters whose prefixes overlap, equal or not, the one of the lowest rank is believed.
+    """
+
+    def __init__(
+        self,
+        own: str,
+        node: str,
+        rank: Rank,
+        tunnel: Callable[[IP], IPAddress | None],
+        *,
+        withdrawn: Set[str] = frozenset(),
+    ) -> None:
+        self._own, self._node, self._tunnel, self._withdrawn = own, node, tunnel, withdrawn
+        self._rank = rank
+        self._index = PrefixIndex()
+        self.blocked: dict[IPNetwork, tuple[str, str]] = {}
+        """Prefixes that are not believed, with the cluster that claims them and the one that is believed instead."""
         self._claims: Claims[IPNetwork, Entry | None] = Claims(lambda claimant: rank(claimant.partition("/")[0]))
         self._claimed: dict[str, tuple[IPNetwork, ...]] = {}
         self.routes: dict[str, tuple[Route, ...]] = {}
@@ -33,7 +49,8 @@ class Prefixes:
             self.routes[claimant] = routes
             if not routes:
                 del self.routes[claimant]
-            wishes |= self._claim(claimant, {route.prefix: _route_entry(route) for route in routes})
+            gone = cluster in self._withdrawn
+            wishes |= self._claim(claimant, {route.prefix: _route_entry(route, gone) for route in routes})
         return wishes
 
     def update_ips(self, cluster: str, names: Iterable[str], lookup: Callable[[str], IP | None]) -> Wishes:
@@ -46,6 +63,18 @@ class Prefixes:
             wishes |= self._claim(f"{cluster}/{name}", claims)
         return wishes
 
+    def winner(self, prefix: IPNetwork) -> str:
+        """The cluster that is believed about this prefix, "" if none is."""
+        winner = self._claims.winner(prefix)
+        return winner[0].partition("/")[0] if winner and prefix not in self.blocked else ""
+
+    def claimants_around(self, prefix: IPNetwork) -> Iterator[str]:
+        """Who claims something that `prefix` lies in."""
+        for wider in self._index.containing(prefix):
+            if winner := self._claims.winner(wider):
+                yield winner[0]
+            yield from self._claims.losers(wider)
+
     def _ip_entry(self, prefix: IPNetwork, cluster: str, record: IP) -> Entry:
         remote = cluster != self._own
         return cidr_entry(
@@ -53,27 +82,52 @@ class Prefixes:
             identity=remote_identity(record.id) if remote else record.id,
             tunnel=self._tunnel(record) if remote else None,
             remote=remote,
+            unreachable=cluster in self._withdrawn,
         )
 
     def _claim(self, claimant: str, claims: Mapping[IPNetwork, Entry | None]) -> Wishes:
         before = self._claimed.pop(claimant, ())
         if claims:
             self._claimed[claimant] = tuple(claims)
-        wishes: Wishes = {}
-        for prefix in dict.fromkeys((*before, *claims)):
+        changed = dict.fromkeys((*before, *claims))
+        for prefix in changed:
+            claimed = self._claims.winner(prefix) is not None
             if prefix in claims:
                 self._claims.put(prefix, claimant, claims[prefix])
             else:
                 self._claims.drop(prefix, claimant)
-            winner = self._claims.winner(prefix)
-            entry = winner[1] if winner else None
-            key = cidr_entry(prefix, identity=0, tunnel=None, remote=True)
-            wishes[key.map, key.key] = entry.value if entry else None
-        return wishes
+            if not claimed and prefix in claims:
+                self._index.add(prefix)
+            elif claimed and self._claims.winner(prefix) is None:
+                self._index.discard(prefix)
+        affected = dict.fromkeys(near for prefix in changed for near in (prefix, *self._index.overlapping(prefix)))
+        return {(key.map, key.key): value for prefix in affected for key, value in [self._believed(prefix)]}
+
+    def _believed(self, prefix: IPNetwork) -> tuple[Entry, bytes | None]:
+        """The entry's key, and its value if there shall be one."""
+        winner = self._claims.winner(prefix)
+        key = cidr_entry(prefix, identity=0, tunnel=None, remote=True)
+        self.blocked.pop(prefix, None)
+        if winner is None:
+            return key, None
+        cluster = winner[0].partition("/")[0]
+        if before := self._before(cluster, prefix):
+            self.blocked[prefix] = (cluster, before)
+            return key, None
+        return key, winner[1].value if winner[1] else None
+
+    def _before(self, cluster: str, prefix: IPNetwork) -> str:
+        """The cluster of a lower rank that claims something that overlaps; "" if there is none."""
+        winners = (self._claims.winner(near) for near in self._index.overlapping(prefix))
+        others = {winner[0].partition("/")[0] for winner in winners if winner}
+        lower = [other for other in others if self._rank(other) < self._rank(cluster)]
+        return min(lower, key=self._rank, default="")
 
 
-def _route_entry(route: Route) -> Entry | None:
+def _route_entry(route: Route, unreachable: bool) -> Entry | None:
     """None: the prefix is the CNI's business, or cannot be reached."""
     if route.kind is not RouteKind.TUNNEL:
         return None
-    return cidr_entry(route.prefix, identity=Reserved.WORLD, tunnel=route.endpoint, remote=True)
+    return cidr_entry(
+        route.prefix, identity=Reserved.WORLD, tunnel=route.endpoint, remote=True, unreachable=unreachable
+    )

@@ -18,6 +18,7 @@ from datapath.layout import MAPS
 from datapath.maglev import SIZES
 from meshd import socket
 from meshd.config import ConfigError
+from meshd.daemon.allowance import DEFAULT_ALLOWANCE, OWN_CLUSTER, Allowance
 from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
@@ -25,13 +26,17 @@ from meshd.daemon.kernel import MapShape, PodShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import Metrics, readiness
+from meshd.daemon.pacer import LISTS_APART_S, Pacer
+from meshd.daemon.prober import Prober
 from meshd.daemon.readiness import Readiness
 from meshd.daemon.remote import Remote
 from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
+from meshd.daemon.timeline import Timeline
 from meshd.daemon.underlay import interfaces
+from meshd.daemon.vigil import Vigil
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
@@ -39,6 +44,8 @@ from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
 logger = logging.getLogger(__name__)
 
 INTERFACES_S = 0.5
+VIGIL_S = 1.0
+PROBE_AGAIN_S = 10.0
 
 
 class _Stop(Exception):
@@ -84,7 +91,9 @@ class Daemon:
         self.maps = Reconciler("maps", datapath.maps, MapShape())
         self.pods = Reconciler("pods", datapath.pods, PodShape())
         self.loop = Loop([self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
-        self.store = Store(self.loop.wake)
+        self.timeline = Timeline()
+        self.clustermesh: Clustermesh | None = None
+        self.store = Store(self.loop.wake, allowance=self.allowance)
         self.mesh = Mesh(
             self.store,
             self.members,
@@ -93,10 +102,15 @@ class Daemon:
             pods=self.pods.delta,
             balancing=config.load_balancing,
             table_size=config.maglev_size,
+            allowance=self.allowance,
         )
         self.foreign_programs = datapath.foreign_programs
-        self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS))
-        self.clustermesh: Clustermesh | None = None
+        self._pacer = Pacer(LISTS_APART_S)
+        self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
+        self.vigil = Vigil(self.store, self.mesh, self.timeline)
+        self.prober: Prober | None = None
+        if datapath.tunnel:
+            self.prober = Prober(datapath.tunnel, node=config.node, is_urgent=self._is_lost)
         self._pod_target = datapath.pods
         self._interfaces_moved = False
         self._restore(datapath)
@@ -120,12 +134,16 @@ class Daemon:
                     group=group,
                     make=lambda file: self._make(file, SHARED_KINDS),
                     leave=self._leave,
+                    changed=self.mesh.suspicion.reconsider,
                 )
                 self.clustermesh.refresh()
                 group.create_task(self.local.run(), name="local")
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
                 group.create_task(self.loop.run(), name="reconcile")
                 group.create_task(self._watch_interfaces(), name="interfaces")
+                group.create_task(self._keep_vigil(), name="vigil")
+                if self.prober is not None:
+                    group.create_task(self._probe(self.prober), name="prober")
                 await _stopped()
                 raise _Stop
         except* _Stop:
@@ -142,12 +160,51 @@ class Daemon:
         """The remote clusters, without our own."""
         return list(self.clustermesh.remotes.values()) if self.clustermesh else []
 
-    def _make(self, file: RemoteFile, kinds: Sequence[Kind]) -> Remote:
-        return Remote(file, kinds=kinds, store=self.store, members=self.members, on_change=self.loop.wake)
+    def allowance(self, cluster: str) -> Allowance:
+        """What this cluster may say."""
+        if cluster == self.config.cluster:
+            return OWN_CLUSTER
+        remote = self.clustermesh.remotes.get(cluster) if self.clustermesh else None
+        return remote.allowance if remote else DEFAULT_ALLOWANCE
+
+    def _make(self, file: RemoteFile, kinds: Sequence[Kind], *, is_local: bool = False) -> Remote:
+        return Remote(
+            file,
+            kinds=kinds,
+            store=self.store,
+            members=self.members,
+            on_change=self.loop.wake,
+            timeline=self.timeline,
+            pacer=None if is_local else self._pacer,
+            is_local=is_local,
+        )
 
     def _leave(self, cluster: str) -> None:
         self.store.drain(cluster)
         self.members.leave(cluster)
+        self.mesh.leave(cluster)
+        self.vigil.forget(cluster)
+        if self.prober is not None:
+            self.prober.forget(cluster)
+        self.timeline.note("left", cluster)
+
+    def _is_lost(self, cluster: str) -> bool:
+        remote = self.clustermesh.remotes.get(cluster) if self.clustermesh else None
+        return remote is None or remote.presence.lost_at is not None
+
+    async def _keep_vigil(self) -> NoReturn:
+        while True:
+            self.vigil.look([self.local, *self.remotes()], self.prober, time.monotonic())
+            await asyncio.sleep(VIGIL_S)
+
+    async def _probe(self, prober: Prober) -> None:
+        """Without probes there is no evidence, but everything else goes on."""
+        while True:
+            try:
+                await prober.run()
+            except OSError as error:
+                self.timeline.note("no probes", detail=str(error), bad=True)
+            await asyncio.sleep(PROBE_AGAIN_S)
 
     def _refresh(self) -> bool:
         if self._interfaces_moved:
@@ -155,7 +212,7 @@ class Daemon:
             self.pods.delta.doubt(PODS, self._pod_target.lost({index for index, _ in interfaces()}))
             for item in self.pods.retries.failures:
                 self.pods.delta.touch(item)
-        return self.mesh.refresh()
+        return self.mesh.refresh(time.monotonic())
 
     async def _watch_interfaces(self) -> NoReturn:
         """A pod's interface may come after its record, or be made anew: look again whenever the set has changed."""

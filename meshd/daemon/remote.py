@@ -5,28 +5,31 @@ connection that had been up the first try comes at once, jittered.
 """
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import NoReturn
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from identity.numbering import identity_range
+from meshd.daemon.allowance import OWN_CLUSTER
 from meshd.daemon.connection import Connection
 from meshd.daemon.credentials import BadCredentials, read_credentials
 from meshd.daemon.etcd import open_channel
 from meshd.daemon.link import Link, LinkState, PeerRejected, PeerUnavailable
 from meshd.daemon.members import IdTaken, Members
+from meshd.daemon.pacer import Pacer
+from meshd.daemon.presence import HEARTBEAT_MAX_S, Presence
 from meshd.daemon.remotefile import RemoteFile
+from meshd.daemon.servercert import NoCertificate, read_server_certificate
 from meshd.daemon.store import Store
-from meshd.daemon.watch import Changes, WatchMachine
+from meshd.daemon.timeline import Timeline
+from meshd.daemon.watch import ROOM, Changes, WatchMachine
 from wire.codec import Scope
 from wire.keys import Kind
 from wire.records import ClusterConfig
-
-logger = logging.getLogger(__name__)
 
 BACKOFF_START_S = 0.2
 BACKOFF_MAX_S = 5.0
@@ -37,10 +40,29 @@ class Remote:
     """`run` it as a task; cancel that to stop. `on_change` is called when the link's state changes."""
 
     def __init__(
-        self, file: RemoteFile, *, kinds: Sequence[Kind], store: Store, members: Members, on_change: Callable[[], None]
+        self,
+        file: RemoteFile,
+        *,
+        kinds: Sequence[Kind],
+        store: Store,
+        members: Members,
+        on_change: Callable[[], None],
+        timeline: Timeline,
+        pacer: Pacer | None = None,
+        is_local: bool = False,
     ) -> None:
+        self._timeline = timeline
         self.cluster = file.cluster
+        self.is_local = is_local
+        self.allowance = OWN_CLUSTER if is_local else file.allowance
         self.link = Link(since=time.monotonic(), warnings=file.warnings)
+        self.presence = Presence(lost_at=time.monotonic(), since=time.monotonic())
+        self.frozen = ""
+        """What is missing of the one who writes its records; "" if nothing is. Meanwhile nothing is deleted."""
+        self._pacer = pacer or Pacer(0.0)
+        self._held: dict[Kind, set[str]] = {}
+        self._heartbeat: bytes | None = None
+        self._look: asyncio.Task[None] | None = None
         self.connects = 0
         self._file, self._kinds, self._store, self._members = file, kinds, store, members
         self._machines: dict[Kind, WatchMachine] = {}
@@ -63,6 +85,25 @@ class Remote:
         """The next connection is made as this file says; what was heard stays."""
         self._file = file
         self.link.warnings = file.warnings
+        if not self.is_local:
+            self.allowance = file.allowance
+        for kind, machine in self._machines.items():
+            machine.limit = self._limit(kind)
+            machine.doubt()  # what was over quota may have room now
+
+    def _limit(self, kind: Kind) -> int | None:
+        quota = self.allowance.quotas.get(kind)
+        return quota.records if quota else None
+
+    @property
+    def beyond(self) -> Mapping[Kind, int]:
+        """How many names of a kind were over its quota, at least."""
+        return {kind: machine.beyond for kind, machine in self._machines.items() if machine.beyond}
+
+    @property
+    def waiting_deletes(self) -> int:
+        """Deletes that are not believed (yet)."""
+        return sum(map(len, self._held.values()))
 
     def leave(self) -> None:
         """The cluster leaves. A task that is being cancelled may run on for a moment: nothing of it counts."""
@@ -113,7 +154,8 @@ class Remote:
             raise PeerRejected(f"cluster-config of {self.cluster}: {error}") from error
         scope = Scope(self.cluster, config.id, identities)
         if self._store.expect(self.cluster).scope != scope:
-            self._machines = {kind: WatchMachine(b"", b"") for kind in self._kinds}
+            self._machines = {kind: WatchMachine(b"", b"", limit=self._limit(kind)) for kind in self._kinds}
+            self._held.clear()
         self._store.accept(self.cluster, scope)
         self.link.connected_at = time.monotonic()
         self._become(LinkState.WAITING, "lists")
@@ -123,7 +165,52 @@ class Remote:
     def apply(self, kind: Kind, changes: Changes, revision: int) -> None:
         if self._left:
             return
-        self._store.apply(self.cluster, kind, changes, now=time.monotonic(), revision=revision)
+        held = self._held.setdefault(kind, set())
+        held.difference_update(changes.puts)
+        held.update(changes.deletes)
+        self._store.apply(self.cluster, kind, Changes(changes.puts), now=time.monotonic(), revision=revision)
+
+    def held(self) -> Mapping[Kind, Set[str]]:
+        return {kind: frozenset(names) for kind, names in self._held.items() if names}
+
+    def confirm(self, held: Mapping[Kind, Set[str]], missing: str) -> None:
+        if self._left:
+            return
+        if missing != self.frozen:
+            self.frozen = missing
+            self._timeline.note("frozen" if missing else "thawed", self.cluster, missing, bad=bool(missing))
+        if missing:
+            self.presence.lose(time.monotonic())
+        else:
+            self._release(held)
+        self._find()
+
+    def _release(self, held: Mapping[Kind, Set[str]]) -> None:
+        for kind, names in held.items():
+            gone = self._held[kind] & names
+            self._held[kind] -= gone
+            machine, shelf = self._machines[kind], self._store.clusters[self.cluster].shelf(kind)
+            self._store.apply(self.cluster, kind, Changes({}, gone), now=time.monotonic(), revision=machine.revision)
+            quota = self.allowance.quotas.get(kind)
+            if quota and shelf.over_quota and shelf.weight < quota.bytes * ROOM:
+                machine.doubt()
+                raise PeerUnavailable(f"there is room again for {kind} that were over quota: listing anew")
+
+    async def turn(self) -> None:
+        await self._pacer.turn()
+
+    def is_beating(self) -> bool:
+        beat = self.link.heartbeat_at
+        return beat is not None and time.monotonic() - beat <= HEARTBEAT_MAX_S
+
+    def look(self, now: float) -> None:
+        """Now and then: is it still there? A heartbeat that stands still is a lost control link too."""
+        if self.link.state is LinkState.READY and not self.is_beating():
+            self.presence.lose(now)
+
+    def _find(self) -> None:
+        if self.link.state is LinkState.READY and not self.frozen and self.is_beating():
+            self.presence.find()
 
     def listed(self, kind: Kind) -> None:
         if self._left:
@@ -136,19 +223,29 @@ class Remote:
         self._up = True
         self.link.failures = 0
         self._become(LinkState.READY)
+        self._find()
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_at_certificate(), name=f"certificate {self.cluster}")
 
-    def beat(self) -> None:
-        self.link.heartbeat_at = time.monotonic()
+    async def _look_at_certificate(self) -> None:
+        with suppress(NoCertificate):
+            self.link.server = await read_server_certificate(self.link.target, self._file)
+
+    def beat(self, value: bytes) -> None:
+        """Only another value than before says that somebody is alive; which one it is does not matter."""
+        if value != self._heartbeat:
+            self._heartbeat = value
+            self.link.heartbeat_at = time.monotonic()
+            self._find()
 
     def _become(self, state: LinkState, reason: str = "") -> None:
         if state in (LinkState.REJECTED, LinkState.DISCONNECTED):
             self.link.failures += 1
+            self.presence.lose(time.monotonic())
         before = self.link.state
         if self.link.become(state, now=time.monotonic(), reason=reason) and state is not LinkState.WAITING:
-            level = logging.WARNING if state in (LinkState.REJECTED, LinkState.DISCONNECTED) else logging.INFO
-            logger.log(
-                level, "remote %s", state, extra={"cluster": self.cluster, "was": before, "reason": reason or "-"}
-            )
+            bad = state in (LinkState.REJECTED, LinkState.DISCONNECTED)
+            self._timeline.note(f"link {state}", self.cluster, reason or f"was {before}", bad=bad)
         self._on_change()
 
 

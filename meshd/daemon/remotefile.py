@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from meshd.daemon.allowance import DEFAULT_ALLOWANCE, KEYS, Allowance, parse_allowance
+
 DOMAIN = "mesh.cilium.io"
 DEFAULT_PORT = 2379
 _REFUSED = {
@@ -20,7 +22,6 @@ _REFUSED = {
     "username": "the client certificate says who we are",
     "password": "the client certificate says who we are",
 }
-_OURS = {"server-name"}
 
 
 class BadRemoteFile(ValueError):
@@ -37,6 +38,7 @@ class RemoteFile:
     cert_file: Path
     key_file: Path
     server_name: str
+    allowance: Allowance = DEFAULT_ALLOWANCE
     warnings: tuple[str, ...] = ()
 
 
@@ -59,6 +61,10 @@ def parse_remote_file(cluster: str, text: str, *, folder: Path) -> RemoteFile:
     ours = document.get("meshd") or {}
     if not isinstance(ours, dict):
         raise BadRemoteFile("`meshd:` must be a mapping")
+    try:
+        allowance = parse_allowance(ours)
+    except ValueError as error:
+        raise BadRemoteFile(str(error)) from error
     files = [
         _file(document, folder, *names) for names in (("trusted-ca-file", "ca-file"), ("cert-file",), ("key-file",))
     ]
@@ -69,7 +75,8 @@ def parse_remote_file(cluster: str, text: str, *, folder: Path) -> RemoteFile:
         cert_file=files[1],
         key_file=files[2],
         server_name=str(ours.get("server-name") or f"{cluster}.{DOMAIN}"),
-        warnings=tuple(f"unknown key `meshd.{key}` is ignored" for key in ours if key not in _OURS),
+        allowance=allowance,
+        warnings=tuple(f"unknown key `meshd.{key}` is ignored" for key in ours if key not in KEYS),
     )
 
 

@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshd.daemon.explanation import explain_service, list_services, service_findings
+from meshd.daemon.inspection import Inspection
 from meshd.daemon.kernel import describe_entry
 from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
+from meshd.daemon.presence import HEARTBEAT_MAX_S, PresenceState
+from meshd.daemon.prober import NO_EVIDENCE
 from meshd.daemon.readiness import EVENTS
+from meshd.daemon.servercert import ServerCertificate
 from meshd.daemon.store import ClusterState, Shelf
 from meshd.reconcile.delta import UNKNOWN
+from wire.keys import Kind
 
 if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
@@ -20,7 +25,6 @@ if TYPE_CHECKING:
     from meshd.reconcile.loop import Reconciler
 
 FAILING_SHOWN = 10
-HEARTBEAT_MAX_S = 120.0
 CERTIFICATE_MIN_DAYS = 7
 Json = dict[str, Any]
 
@@ -33,6 +37,7 @@ class Report:
 
     def routes(self) -> Mapping[str, Callable[..., object]]:
         return {
+            **Inspection(self._daemon).routes(),
             "/v1/status": self.status,
             "/v1/desired": self.desired,
             "/v1/realised": self.realised,
@@ -115,9 +120,32 @@ class Report:
             "heartbeat_age_s": _age(link.heartbeat_at, now),
             "certificate_days_left": link.days_left(),
             "warnings": list(link.warnings),
+            "presence": self._presence(remote, now),
+            "server_certificate": _server(link.server),
             "synced": all(state.synced(kind) for kind in remote.kinds),
-            "kinds": {str(kind): _kind(state.shelves.get(kind) or Shelf(), now) for kind in remote.kinds},
+            "kinds": {str(kind): self._kind(remote, state, kind, now) for kind in remote.kinds},
         }
+
+    def _presence(self, remote: Remote, now: float) -> Json:
+        presence, prober = remote.presence, self._daemon.prober
+        evidence = prober.evidence(remote.cluster) if prober and not remote.is_local else NO_EVIDENCE
+        return {
+            "state": presence.state,
+            "reason": presence.reason,
+            "state_age_s": now - presence.since,
+            "lost_age_s": presence.age_s(now),
+            "frozen": remote.frozen,
+            "waiting_deletes": remote.waiting_deletes,
+            "probed_nodes": evidence.nodes,
+            "answers": evidence.answers,
+            "rtt_ms": None if evidence.rtt_s is None else evidence.rtt_s * 1000,
+            "loss": evidence.loss,
+        }
+
+    def _kind(self, remote: Remote, state: ClusterState, kind: Kind, now: float) -> Json:
+        held = self._daemon.mesh.suspicion.quarantine.reasons(remote.cluster, kind)
+        more = {"quarantined": sum(held.values()), "quarantine": dict(held), "over_quota": remote.beyond.get(kind, 0)}
+        return _kind(state.shelves.get(kind) or Shelf(), now) | more
 
     def _target(self, reconciler: Reconciler, now: float) -> Json:
         failures = reconciler.retries.failures
@@ -167,14 +195,41 @@ def _cluster_findings(cluster: Json) -> list[str]:
     if link["state"] != LinkState.READY:
         found.append(f"{name}: control link {link['state']} for {link['age_s']:.0f} s: {link['reason'] or 'starting'}")
     for kind, shelf in kinds.items():
+        if shelf["over_quota"]:
+            found.append(f"{name}: {kind} over its quota: at least {shelf['over_quota']} records are left out")
+        if shelf["quarantined"]:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["quarantine"].items())
+            found.append(f"{name}: {shelf['quarantined']} {kind} in quarantine: {reasons}")
         if shelf["rejected"]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["reasons"].items())
             found.append(f"{name}: {shelf['rejected']} of {shelf['offered']} {kind} records rejected: {reasons}")
+    presence = cluster["presence"]
+    if presence["frozen"]:
+        found.append(f"{name}: frozen, nothing of it is deleted: {presence['frozen']}")
+    if presence["state"] == PresenceState.WITHDRAWN:
+        found.append(f"{name}: withdrawn for {presence['state_age_s']:.0f} s: {presence['reason']}")
+    elif presence["lost_age_s"] is not None and cluster["synced"]:
+        found.append(f"{name}: STALE({presence['lost_age_s']:.0f} s): {presence['reason']}")
+    if presence["answers"] is False:
+        found.append(f"{name}: none of its {presence['probed_nodes']} probed nodes answers through the tunnel")
     if isinstance(heartbeat, float) and heartbeat > HEARTBEAT_MAX_S:
         found.append(f"{name}: last heartbeat {heartbeat:.0f} s ago: its agent may be dead")
+    server = cluster["server_certificate"]
+    if server and server["days_left"] < CERTIFICATE_MIN_DAYS:
+        found.append(f"{name}: its server's certificate ends in {server['days_left']} days")
     if isinstance(days, int) and days < CERTIFICATE_MIN_DAYS:
         found.append(f"{name}: our certificate ends in {days} days: `meshd certs issue`")
     return found
+
+
+def _server(certificate: ServerCertificate | None) -> Json | None:
+    if certificate is None:
+        return None
+    return {
+        "names": list(certificate.names),
+        "days_left": certificate.days_left(),
+        "by_wildcard": certificate.by_wildcard,
+    }
 
 
 def _age(then: float | None, now: float) -> float | None:

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from meshd.daemon.allowance import OWN_CLUSTER, Allowance
 from meshd.daemon.watch import Changes
 from wire.codec import BadRecord, Record, Scope, decode
 from wire.keys import Kind
 
-DETAIL_MAX = 300
+DETAIL_MAX = 300  # characters
+DETAILED_MAX = 1000  # rejections of a kind and cluster whose story is kept
+OVER_QUOTA = "over-quota"
 Dirty = dict[tuple[str, Kind], set[str]]
 
 
@@ -31,6 +34,11 @@ class Shelf:
     rejected: dict[str, Rejection] = field(default_factory=dict)
     synced_at: float | None = None
     revision: int = 0
+    weight: int = 0
+    """Bytes of the values of the records, where there is a limit."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    over_quota: int = 0
+    """How many names are rejected because there was no room for their bytes."""
 
     @property
     def offered(self) -> int:
@@ -40,30 +48,53 @@ class Shelf:
         """How many names are rejected, by reason."""
         return Counter(rejection.reason for rejection in self.rejected.values())
 
-    def put(self, kind: Kind, name: str, value: bytes, scope: Scope, now: float) -> bool:
+    def put(
+        self, kind: Kind, name: str, value: bytes, scope: Scope, now: float, *, bytes_max: int | None = None
+    ) -> bool:
         """True if the record is another one than before."""
         try:
+            if bytes_max is not None:
+                self._weigh(name, len(value), bytes_max)
             record = decode(kind, name, value, scope)
         except BadRecord as error:
-            self.rejected.pop(name, None)  # so that the last rejection stands last
-            self.rejected[name] = Rejection(error.reason, str(error)[:DETAIL_MAX], now)
+            self._reject(name, error, now)
             return False
-        if self.rejected:
-            self.rejected.pop(name, None)
+        if bytes_max is not None:
+            self.weight += len(value) - self.sizes.get(name, 0)
+            self.sizes[name] = len(value)
+        self._forgive(name)
         if self.records.get(name) == record:
             return False
         self.records[name] = record
         return True
 
+    def _weigh(self, name: str, size: int, bytes_max: int) -> None:
+        if self.weight + size - self.sizes.get(name, 0) > bytes_max:
+            raise BadRecord(OVER_QUOTA, f"{size} bytes more than the {self.weight} there are; {bytes_max} are allowed")
+
+    def _reject(self, name: str, error: BadRecord, now: float) -> None:
+        self._forgive(name)  # so that the last rejection stands last
+        self.over_quota += error.reason == OVER_QUOTA
+        detail = str(error)[:DETAIL_MAX] if len(self.rejected) < DETAILED_MAX else ""
+        self.rejected[name] = Rejection(error.reason, detail, now)
+
+    def _forgive(self, name: str) -> None:
+        rejection = self.rejected.pop(name, None) if self.rejected else None
+        self.over_quota -= rejection is not None and rejection.reason == OVER_QUOTA
+
     def delete(self, name: str) -> bool:
-        self.rejected.pop(name, None)
+        self._forgive(name)
+        return self._drop(name)
+
+    def _drop(self, name: str) -> bool:
+        self.weight -= self.sizes.pop(name, 0)
         return self.records.pop(name, None) is not None
 
     def sweep_rejected(self) -> list[str]:
         """After a complete list: an older record does not outlive it under a name whose value is bad now."""
         gone = [name for name in self.rejected if name in self.records]
         for name in gone:
-            del self.records[name]
+            self._drop(name)
         return gone
 
 
@@ -91,10 +122,12 @@ class ClusterState:
 class Store:
     """The states of all clusters. `wake` is called when something became dirty; it must be cheap and idempotent."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, wake: Callable[[], None], *, allowance: Callable[[str], Allowance] = lambda cluster: OWN_CLUSTER
+    ) -> None:
         self.clusters: dict[str, ClusterState] = {}
         self.dirty: Dirty = {}
-        self._wake = wake
+        self._wake, self._allowance = wake, allowance
 
     def expect(self, cluster: str) -> ClusterState:
         """From now on this cluster is one of the sources that have to be heard."""
@@ -116,9 +149,15 @@ class Store:
         shelf = state.shelf(kind)
         state.last_event_at = now
         shelf.revision = revision
-        changed = [name for name, value in changes.puts.items() if shelf.put(kind, name, value, state.scope, now)]
-        changed += [name for name in changes.deletes if shelf.delete(name)]
-        self._mark(cluster, kind, changed)
+        quota = self._allowance(cluster).quotas.get(kind)
+        most = quota.bytes if quota else None
+        gone = [name for name in changes.deletes if shelf.delete(name)]
+        changed = [
+            name
+            for name, value in changes.puts.items()
+            if shelf.put(kind, name, value, state.scope, now, bytes_max=most)
+        ]
+        self._mark(cluster, kind, [*gone, *changed])
 
     def listed(self, cluster: str, kind: Kind, *, now: float) -> None:
         """A complete list of this kind has been applied."""
@@ -148,6 +187,13 @@ class Store:
             else:
                 taken[key] = {names.pop() for _ in range(limit)}
         return taken
+
+    def touch(self, cluster: str, kind: Kind, names: Iterable[str] | None = None) -> None:
+        """What follows from these records (None: from all of the kind) has to be worked out again."""
+        state = self.clusters.get(cluster)
+        if state is not None and (shelf := state.shelves.get(kind)):
+            known = shelf.records
+            self._mark(cluster, kind, known if names is None else [name for name in names if name in known])
 
     def synced(self, cluster: str, kinds: Iterable[Kind]) -> bool:
         state = self.clusters.get(cluster)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 DELETE = 1  # etcd's Event.EventType
+NAME_MAX = 600  # bytes; a namespace and a name of a Kubernetes object have 317 together
+ROOM = 0.9  # of the limit: only when so little is left of it what was beyond is listed again
 
 
 class KeyValue(Protocol):
@@ -73,8 +75,12 @@ class WatchMachine:
     one is not given out again, unless another etcd (`history`) or one that went back in time answers: then all is new.
     """
 
-    def __init__(self, start: bytes, end: bytes) -> None:
+    def __init__(self, start: bytes, end: bytes, *, limit: int | None = None) -> None:
         self._start, self._end = start, end
+        self.limit = limit
+        """At most so many names are known; those beyond are not given out, nor remembered."""
+        self.beyond = 0
+        """How often a name was beyond the limit since the last list began."""
         self._known: dict[str, int] = {}
         self._stale: set[str] = set()
         self._pinned = 0
@@ -88,17 +94,27 @@ class WatchMachine:
     def __len__(self) -> int:
         return len(self._known)
 
+    @property
+    def has_room(self) -> bool:
+        """What was beyond the limit has room now: a new list would bring it."""
+        return bool(self.beyond) and self.limit is not None and len(self._known) < self.limit * ROOM
+
     def move(self, start: bytes, end: bytes) -> None:
         """The same records stand in another range now: what is known stays, the next list brings all anew."""
         if (start, end) != (self._start, self._end):
             self._start, self._end = start, end
-            self._known = dict.fromkeys(self._known, 0)
+            self.doubt()
+
+    def doubt(self) -> None:
+        """What is known stays; the next list brings all of it anew."""
+        self._known = dict.fromkeys(self._known, 0)
 
     def start(self) -> ListFrom:
         """(Re)starts the list from its first page."""
         self._stale = set(self._known)
         self._pinned = 0
         self.relists += 1
+        self.beyond = 0
         return ListFrom(self._start, self._end, 0)
 
     def page(
@@ -115,6 +131,8 @@ class WatchMachine:
             if name is None:
                 continue
             self._stale.discard(name)
+            if self._is_beyond(name):
+                continue
             if self._known.get(name) != kv.mod_revision:
                 self._known[name] = kv.mod_revision
                 changes.puts[name] = kv.value
@@ -142,6 +160,8 @@ class WatchMachine:
                 continue
             if name in changes.deletes:
                 changes.deletes.discard(name)
+            elif self._is_beyond(name):
+                continue
             elif name not in self._known:
                 fresh.add(name)
             self._known[name] = kv.mod_revision
@@ -162,6 +182,16 @@ class WatchMachine:
         self.synced = True
         return changes, WatchFrom(self._start, self._end, self.revision + 1)
 
+    def _is_beyond(self, name: str) -> bool:
+        if self.limit is None or len(self._known) < self.limit or name in self._known:
+            return False
+        self.beyond += 1
+        return True
+
     def _name(self, key: bytes) -> str | None:
-        """None for a key that was not asked for; bytes that are no text are kept apart, the codec refuses them."""
-        return key[len(self._start) :].decode(errors="backslashreplace") if key.startswith(self._start) else None
+        """None for a key that was not asked for or that no record can have; bytes that are no text are kept apart, the
+        codec refuses them.
+        """
+        if not key.startswith(self._start) or len(key) - len(self._start) > NAME_MAX:
+            return None
+        return key[len(self._start) :].decode(errors="backslashreplace")

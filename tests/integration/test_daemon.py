@@ -3,6 +3,7 @@
 import aiohttp
 import pytest
 
+from meshd.daemon.inspection import Inspection
 from meshd.daemon.link import LinkState
 from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
@@ -81,6 +82,63 @@ async def test_another_etcd_behind_the_same_name_is_heard_anew(scene: Scene) -> 
         scene.two.start_proxy()
         await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.9"}})
         await until(lambda: len(scene.maps.content["md_ipcache"]) == 2)
+
+
+async def test_an_agent_that_is_dead_for_longer_than_its_lease_has_deleted_nothing(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        writes = len(scene.maps.writes)
+        said = records.cluster("cluster2", 2)
+        for key in said:
+            if key != HEARTBEAT:
+                scene.two.etcd.delete(key)
+        scene.two.etcd.delete(record(Kind.SERVICE, "cluster2", "default/rebel-base"))
+        scene.two.etcd.delete(record(Kind.IP, "cluster2", "20.0.0.1"))
+        (remote,) = daemon.remotes()
+        await until(lambda: remote.waiting_deletes == 2 and "missing" in remote.frozen)
+        assert (scene.backends(), len(scene.maps.writes)) == ({FRONTEND: ALL}, writes)
+        assert any(f.startswith("cluster2: frozen") for f in Report(daemon).status()["findings"])
+        scene.two.kill_proxy()
+        await until(lambda: link(daemon, "cluster2")[0] == LinkState.DISCONNECTED)
+        scene.two.start_proxy()
+        await until(lambda: "is not there" in link(daemon, "cluster2")[1])
+        scene.two.etcd.put_all(records.service("cluster2", 2, "default/rebel-base", "20.0.0.2") | said)
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2", "20.0.0.2"}})
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 2)
+
+
+async def test_a_cluster_that_is_lost_for_too_long_is_withdrawn_until_it_is_heard_again(scene: Scene) -> None:
+    file = scene.mesh_folder / "cluster2"
+    file.write_text(file.read_text() + "meshd: {stale-after: 0.1s, max-stale: 0.2s}\n")
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        scene.two.kill_proxy()
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})
+        await until(lambda: "max-stale" in str(shown(daemon, "cluster2")["presence"]))
+        unreachable = [f for f in Report(daemon).realised()["md_ipcache"] if "unreachable" in f]
+        assert unreachable == ["20.0.0.1 identity=131073 tunnel=172.18.2.11 remote=True unreachable=True"]
+        scene.two.start_proxy()
+        await until(lambda: scene.backends() == {FRONTEND: ALL})
+        await until(lambda: "unreachable" not in str(Report(daemon).realised()))
+
+
+async def test_what_a_peer_may_not_say_is_in_quarantine_and_leaves_with_the_file(scene: Scene) -> None:
+    file = scene.mesh_folder / "cluster2"
+    plain = file.read_text()
+    file.write_text(plain + "meshd: {allowed-cidrs: [20.0.0.1/32], quotas: {ip: {records: 1}}, colour: red}\n")
+    scene.two.etcd.put_all(records.ip("cluster2", "20.0.0.2", "172.18.2.11", 131073))
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        assert scene.backends() == {FRONTEND: ALL - {"20.0.0.2"}}
+        status = Report(daemon).status()
+        assert any("over its quota" in finding for finding in status["findings"]), status["findings"]
+        assert "outside-allowed-cidrs" in str(status["findings"])
+        assert shown(daemon, "cluster2")["warnings"] == ["unknown key `meshd.colour` is ignored"]
+        held = {(entry["kind"], entry["name"]) for entry in Inspection(daemon).quarantine()}
+        assert held == {("nodes", "n1"), ("services", "default/rebel-base 20.0.0.2")}
+        file.write_text(plain)
+        await until(lambda: scene.backends() == {FRONTEND: ALL} and not Inspection(daemon).quarantine())
+        await until(lambda: len(scene.maps.content["md_ipcache"]) == 4)
 
 
 async def test_bad_records_are_skipped_counted_by_reason_and_shown(scene: Scene) -> None:

@@ -1,15 +1,17 @@
 """The life of a connection, against an etcd that can be told to misbehave."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import pytest
 
 from meshd.daemon import connection
-from meshd.daemon.connection import Connection
+from meshd.daemon.connection import Connection, Held
 from meshd.daemon.link import PeerRejected, PeerUnavailable
 from meshd.daemon.watch import Changes, WatchMachine
 from tests.support import records
@@ -28,6 +30,10 @@ class Ear:
     content: dict[tuple[Kind, str], bytes] = field(default_factory=dict)
     listed_kinds: list[Kind] = field(default_factory=list)
     beats: int = 0
+    turns: int = 0
+    beating: bool = True
+    missing: str = "?"
+    deleted: defaultdict[Kind, set[str]] = field(default_factory=lambda: defaultdict(set))
     machines: dict[Kind, WatchMachine] = field(default_factory=lambda: {k: WatchMachine(b"", b"") for k in KINDS})
     config: ClusterConfig | None = None
 
@@ -37,14 +43,31 @@ class Ear:
 
     def apply(self, kind: Kind, changes: Changes, revision: int) -> None:
         self.content.update({(kind, name): value for name, value in changes.puts.items()})
-        for name in changes.deletes:
-            del self.content[kind, name]
+        self.deleted[kind] -= changes.puts.keys()
+        self.deleted[kind] |= changes.deletes
 
     def listed(self, kind: Kind) -> None:
         self.listed_kinds.append(kind)
 
-    def beat(self) -> None:
+    def beat(self, value: bytes) -> None:
         self.beats += 1
+
+    async def turn(self) -> None:
+        self.turns += 1
+
+    def held(self) -> Held:
+        return {kind: frozenset(names) for kind, names in self.deleted.items()}
+
+    def confirm(self, held: Held, missing: str) -> None:
+        self.missing = missing
+        if not missing:
+            for kind, names in held.items():
+                self.deleted[kind] -= names
+                for name in names:
+                    self.content.pop((kind, name), None)
+
+    def is_beating(self) -> bool:
+        return self.beating
 
     def names(self) -> list[str]:
         return sorted(name for kind, name in self.content if kind is Kind.IP)
@@ -122,6 +145,65 @@ async def test_a_compacted_watch_is_listed_anew_and_what_is_gone_is_swept(etcd: 
         await until(lambda: etcd.watched(IPS))
         etcd.put(record(Kind.IP, "cluster2", "20.0.0.9"), "x")
         await until(lambda: "20.0.0.9" in ear.names())
+
+
+@pytest.mark.parametrize("sign", [HEARTBEAT, cluster_config("cluster2"), canary(Kind.NODE, "cluster2")])
+async def test_deletes_are_not_believed_while_a_sign_of_life_is_missing(
+    etcd: FakeEtcd, sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when an agent is dead for longer than its lease: etcd deletes, nobody else does."""
+    monkeypatch.setattr(connection, "CONFIRM_AGAIN_S", 0.05)
+    ear = Ear()
+    async with connected(etcd, ear):
+        await until(lambda: etcd.watched(IPS) and ear.missing == "")
+        value = etcd.content[sign.encode()].value.decode()
+        etcd.delete(sign)
+        etcd.delete(record(Kind.IP, "cluster2", "20.0.0.3"))
+        await until(lambda: ear.deleted[Kind.IP] and ear.missing == f"missing: {sign}")
+        assert ear.names() == ALL
+        etcd.put(sign, value)
+        await until(lambda: ear.names() == ["20.0.0.0", "20.0.0.1", "20.0.0.2", "20.0.0.4"])
+
+
+async def test_deletes_are_not_believed_while_the_heartbeat_stands_still(
+    etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CONFIRM_AGAIN_S", 0.05)
+    ear = Ear(beating=False)
+    async with connected(etcd, ear):
+        await until(lambda: etcd.watched(IPS))
+        etcd.delete(record(Kind.IP, "cluster2", "20.0.0.3"))
+        await until(lambda: ear.deleted[Kind.IP] and ear.missing == "the heartbeat stands still")
+        assert ear.names() == ALL
+        ear.beating = True
+        await until(lambda: len(ear.names()) == 4)
+
+
+async def test_a_page_that_exceeds_a_message_is_asked_for_in_parts(etcd: FakeEtcd) -> None:
+    def refuse(request: Any) -> tuple[grpc.StatusCode, str] | None:
+        if request.limit > 100 and request.key.startswith(IPS):
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Received message larger than max (5 vs. 4)"
+        return None
+
+    etcd.refuse = refuse
+    ear = Ear()
+    async with connected(etcd, ear):
+        await until(lambda: Kind.IP in ear.listed_kinds)
+        assert ear.names() == ALL
+
+
+async def test_names_over_the_quota_are_left_out_until_there_is_room(etcd: FakeEtcd) -> None:
+    ear = Ear()
+    ear.machines[Kind.IP] = WatchMachine(b"", b"", limit=3)
+    async with connected(etcd, ear) as task:
+        await until(lambda: etcd.watched(IPS))
+        assert ear.names() == ALL[:3]
+        assert ear.machines[Kind.IP].beyond == 2
+        etcd.delete(record(Kind.IP, "cluster2", "20.0.0.0"))
+        found = await ended(task)
+        assert "there is room again" in str(found)
+    async with connected(etcd, ear):
+        await until(lambda: ear.names() == ALL[1:4])
 
 
 async def test_a_kind_waits_for_its_canary(etcd: FakeEtcd) -> None:

@@ -217,7 +217,13 @@ def test_nobody_takes_our_own_pod_cidr_or_address() -> None:
     world.say("cluster2", Kind.IP, records.ip("cluster2", "10.0.0.1", "172.18.2.12", 131074))
     world.refresh()
     assert world.picture() == told().picture()
-    assert list(world.mesh.addresses.conflicts()) == [("10.0.0.1", ["cluster1", "cluster2"])]
+    held = [(kind, name, held.reason) for _, kind, name, held in world.mesh.suspicion.quarantine.items()]
+    assert sorted(held) == [(Kind.IP, "10.0.0.1", "own-address"), (Kind.NODE, "thief", "own-address")]
+    world.unsay("cluster1", Kind.NODE, "n1")
+    world.unsay("cluster1", Kind.IP, "10.0.0.1")
+    world.refresh()
+    assert not list(world.mesh.suspicion.quarantine.items())
+    assert "10.0.0.1 identity=131074 tunnel=172.18.2.12 remote=True" in lines(world, "md_ipcache")
 
 
 def test_another_clusters_host_is_a_remote_node_and_reached_without_tunnel() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
 from identity.numbering import identity_range
+from meshd.daemon.allowance import Allowance, Quota
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes
 from tests.support import records
@@ -114,3 +115,30 @@ def test_another_id_means_that_all_is_forgotten(store: Woken) -> None:
     store.accept("cluster2", Scope("cluster2", 3, identity_range(3)))
     assert store.record("cluster2", Kind.IP, "20.0.0.1") is None
     assert not store.synced("cluster2", [Kind.IP])
+
+
+def limited(most: int) -> Store:
+    store = Store(lambda: None, allowance=lambda cluster: Allowance(quotas={Kind.IP: Quota(10, most)}))
+    store.accept("cluster2", SCOPE)
+    return store
+
+
+def test_bytes_over_the_quota_are_refused_and_counted_until_there_is_room() -> None:
+    value = next(iter(POD.values())).encode()
+    store = limited(len(value))
+    store.apply("cluster2", Kind.IP, Changes({"20.0.0.1": value}), now=1.0)
+    other = next(iter(records.ip("cluster2", "20.0.0.2", "172.18.2.11", 131073).values())).encode()
+    store.apply("cluster2", Kind.IP, Changes({"20.0.0.2": other}), now=1.0)
+    shelf = store.clusters["cluster2"].shelf(Kind.IP)
+    assert (list(shelf.records), dict(shelf.reasons()), shelf.over_quota) == (["20.0.0.1"], {"over-quota": 1}, 1)
+    store.apply("cluster2", Kind.IP, Changes({}, {"20.0.0.1"}), now=1.0)
+    store.apply("cluster2", Kind.IP, Changes({"20.0.0.2": other}), now=1.0)
+    assert (list(shelf.records), shelf.over_quota, shelf.weight) == (["20.0.0.2"], 0, len(other))
+
+
+def test_many_rejections_keep_their_reason_but_not_all_their_story(store: Woken) -> None:
+    puts = {f"20.0.{n >> 8}.{n & 255}": b"x" * 100 for n in range(2000)}
+    store.apply("cluster2", Kind.IP, Changes(puts), now=1.0)
+    shelf = store.clusters["cluster2"].shelf(Kind.IP)
+    assert shelf.reasons() == {"not-json": 2000}
+    assert sum(bool(rejection.detail) for rejection in shelf.rejected.values()) == 1000

@@ -1,0 +1,152 @@
+"""Stands between the store and the merges: gives out what is believed of the remote clusters, keeps account of the
+rest, and lets judge again whatever a change of our own cluster or of an allowance may concern.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
+from typing import TypeVar, cast
+
+from msgspec.structs import replace
+
+from meshd.daemon.allowance import Allowance
+from meshd.daemon.quarantine import Quarantine
+from meshd.daemon.store import Store
+from meshd.daemon.trust import OWN, Trust, node_addresses
+from wire.keys import SHARED_KINDS, Kind
+from wire.records import IP, IPNetwork, Node, Service
+
+R = TypeVar("R")
+_JUDGED = (Kind.NODE, Kind.IP, Kind.SERVICE)
+
+
+class Suspicion:
+    """`now` is set by whoever lets it judge."""
+
+    def __init__(self, store: Store, own: str, allowance: Callable[[str], Allowance]) -> None:
+        self.trust = Trust(allowance)
+        self.quarantine = Quarantine()
+        self.now = 0.0
+        self._store, self._own = store, own
+        self._offered_at: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        """Backend address → cluster and name of the services that have it."""
+        self._offers: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def reconsider(self, cluster: str) -> None:
+        """Everything that depends on this cluster's records has to be worked out again."""
+        for kind in SHARED_KINDS:
+            self._store.touch(cluster, kind)
+
+    def forget(self, cluster: str) -> None:
+        """The cluster left."""
+        self.quarantine.forget(cluster)
+        for key in [key for key in self._offers if key[0] == cluster]:
+            self._index(*key, ())
+
+    def own_changed(self, kind: Kind, names: Iterable[str]) -> list[IPNetwork]:
+        """These records of our own cluster changed: what is ours now, and who else says so?
+
+        Returns single addresses that became ours: a prefix of somebody else may lie around one.
+        """
+        territory = self.trust.territory
+        grown: list[IPNetwork] = []
+        shrunk = nodes_moved = False
+        for name in names:
+            record = self._store.record(self._own, kind, name)
+            if kind is Kind.NODE:
+                addresses = list(node_addresses(cast(Node, record))) if record else []
+                nodes_moved |= territory.set_node(name, addresses)
+                cidrs = cast(Node, record).pod_cidrs() if record else []
+                prefixes = (*cidrs, *map(ip_network, addresses))
+            else:
+                prefixes = (ip_network(name),) if record else ()
+            more, less = territory.set(f"{kind}/{name}", prefixes)
+            grown += more
+            shrunk |= less
+        if shrunk or nodes_moved:
+            self._retry_refused()
+        if nodes_moved or any(prefix.prefixlen < prefix.max_prefixlen for prefix in grown):
+            self._reconsider_all()
+            return []
+        self._reconsider_at(grown)
+        return grown
+
+    def believed_node(self, cluster: str, name: str) -> Node | None:
+        record = cast(Node | None, self._store.record(cluster, Kind.NODE, name))
+        if record is None or cluster == self._own:
+            return self._verdict(cluster, Kind.NODE, name, record, None)
+        return self._verdict(cluster, Kind.NODE, name, record, self.trust.node(cluster, record))
+
+    def believed_ip(self, cluster: str, name: str) -> IP | None:
+        record = cast(IP | None, self._store.record(cluster, Kind.IP, name))
+        if record is None or cluster == self._own:
+            return self._verdict(cluster, Kind.IP, name, record, None)
+        return self._verdict(cluster, Kind.IP, name, record, self.trust.ip(cluster, record))
+
+    def believed_service(self, cluster: str, name: str) -> Service | None:
+        """Without the backends that are refused; these are in quarantine as `<namespace>/<name> <address>`."""
+        record = cast(Service | None, self._store.record(cluster, Kind.SERVICE, name))
+        reason = self.trust.namespace(cluster, record.namespace) if record else None
+        believed = self._verdict(cluster, Kind.SERVICE, name, record, reason)
+        backends = tuple(believed.backends or ()) if believed else ()
+        self._index(cluster, name, backends)
+        if believed is None:
+            return None
+        refused = {text for text in backends if self._refuses_backend(cluster, name, text)}
+        if not refused:
+            return believed
+        kept = {text: ports for text, ports in (believed.backends or {}).items() if text not in refused}
+        return replace(believed, backends=kept)
+
+    def _refuses_backend(self, cluster: str, name: str, address: str) -> bool:
+        reason = self.trust.address(cluster, ip_address(address))
+        self.quarantine.note(cluster, Kind.SERVICE, f"{name} {address}", reason, self.now)
+        return reason is not None
+
+    def _index(self, cluster: str, name: str, backends: tuple[str, ...]) -> None:
+        before = self._offers.pop((cluster, name), ())
+        if before == backends:
+            if backends:
+                self._offers[cluster, name] = before
+            return
+        for address in before:
+            self._offered_at[address].discard((cluster, name))
+            if not self._offered_at[address]:
+                del self._offered_at[address]
+            if address not in backends:
+                self.quarantine.note(cluster, Kind.SERVICE, f"{name} {address}", None, self.now)
+        if backends:
+            self._offers[cluster, name] = backends
+        for address in backends:
+            self._offered_at[address].add((cluster, name))
+
+    def _verdict(self, cluster: str, kind: Kind, name: str, record: R | None, reason: str | None) -> R | None:
+        self.quarantine.note(cluster, kind, name, reason, self.now)
+        return None if reason else record
+
+    def _others(self) -> list[str]:
+        return [cluster for cluster in self._store.clusters if cluster != self._own]
+
+    def _retry_refused(self) -> None:
+        """Those that were refused because something was ours, and what a service lacks for that reason."""
+        for cluster, kind in self.quarantine.kinds():
+            names = [n for n in self.quarantine.names(cluster, kind) if self._is_ours(cluster, kind, n)]
+            self._store.touch(cluster, kind, [name.partition(" ")[0] for name in names])
+
+    def _is_ours(self, cluster: str, kind: Kind, name: str) -> bool:
+        held = self.quarantine.find(cluster, kind, name)
+        return held is not None and held.reason in OWN
+
+    def _reconsider_all(self) -> None:
+        for cluster in self._others():
+            for kind in _JUDGED:
+                self._store.touch(cluster, kind)
+
+    def _reconsider_at(self, addresses: Iterable[IPNetwork]) -> None:
+        """Single addresses became ours: who has said exactly them, or a prefix around them?"""
+        for prefix in addresses:
+            name = str(prefix.network_address)
+            for cluster in self._others():
+                self._store.touch(cluster, Kind.IP, [name])
+            for cluster, service in self._offered_at.get(name, ()):
+                self._store.touch(cluster, Kind.SERVICE, [service])
