@@ -23,6 +23,7 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # of its own, a minute if not given: a black hole would go unnoticed
     ("grpc.http2.max_pings_without_data", 0),
 ]
 

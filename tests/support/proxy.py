@@ -24,7 +24,10 @@ _DEADLINE_S = 20.0
 
 
 class Proxy:
-    """The proxy of cluster `c1`. It can be stopped and started again at the same address."""
+    """The proxy of cluster `c1`. It can be stopped and started again at the same address.
+
+    Channels lead to `reached_at`: the address, unless a test puts something in between.
+    """
 
     def __init__(
         self, directory: Path, etcd_url: str, *, options: tuple[str, ...] = (), certs: Path | None = None
@@ -34,6 +37,7 @@ class Proxy:
         self.etcd_url = etcd_url
         self.options = options
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
+        self.reached_at = self.address
         self.authority = load_ca(certs) if certs else init_ca(self.certs, now=datetime.now(UTC))
         self.server = self.certificate("server-c1", addresses=["127.0.0.1"])
         self.log = directory / "proxy.log"
@@ -130,7 +134,7 @@ class Proxy:
             ("grpc.min_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", 200),
         ]
-        async with grpc.aio.secure_channel(self.address, credentials, options=options) as channel:
+        async with grpc.aio.secure_channel(self.reached_at, credentials, options=options) as channel:
             yield channel
 
     def _ended(self) -> int:
