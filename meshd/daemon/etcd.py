@@ -20,6 +20,7 @@ MESSAGE_MAX = 32 << 20  # bytes
 OPTIONS = (
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # counts too, and is a minute if not given
     ("grpc.max_receive_message_length", MESSAGE_MAX),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a new connection means a new handshake, with the certificate of now
