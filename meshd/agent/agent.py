@@ -16,8 +16,10 @@ from identity.numbering import identity_range
 from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable, HistoryLost, LeaseLost, host_and_port
 from meshd.agent.etcd.etcd3_client import LeaderLock
 from meshd.agent.etcd.ledger import Ledger
+from meshd.agent.etcd.lookout import Disturbed, Lookout
+from meshd.agent.etcd.progress import Desired, Progress
 from meshd.agent.etcd.transactions import Fence, LeadershipLost
-from meshd.agent.etcd.writer import Desired, Progress, Writer
+from meshd.agent.etcd.writer import Writer
 from meshd.agent.leadership import acquire, keep_leading, release
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.publish.scope import Scope
@@ -110,7 +112,7 @@ class Agent:
         began = time.monotonic()
         try:
             await self._lead(lock)
-        except* (LeaseLost, LeadershipLost) as lost:
+        except* (LeaseLost, LeadershipLost, Disturbed) as lost:
             logger.warning("starting over", extra={"reason": first_reason(lost)})
         except* HistoryLost as lost:
             logger.warning("etcd has lost its history, all is written anew", extra={"reason": first_reason(lost)})
@@ -127,8 +129,11 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_leading(lock, self.config.leader_ttl_s))
             self.etcd_state.enter("listing")
-            fence = Fence(self.etcd, revision)
-            writer = Writer(self.etcd, fence, self.desired, self.progress, config=self.config, scope=self.scope)
+            lookout = Lookout(lambda: self.desired.stir(now=asyncio.get_running_loop().time()))
+            fence = Fence(self.etcd, revision, lookout)
+            writer = Writer(
+                self.etcd, fence, lookout, self.desired, self.progress, config=self.config, scope=self.scope
+            )
             await writer.prepare(history_lost=self._history_lost)
             self._history_lost = False
             self._say_writing()

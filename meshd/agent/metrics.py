@@ -55,6 +55,10 @@ class Metrics(Collector):
         yield _by_kind("keys", "Keys of ours that etcd holds.", desired.ledger.count())
         yield _gauge("pending", "Keys that differ from what is wanted.", desired.ledger.pending)
         yield _gauge("refused", "Records that etcd does not take.", len(progress.refused))
+        yield _counter(
+            "foreign_changes", "Keys of ours that others have changed, and that were put right.", progress.foreign
+        )
+        yield _gauge("rival", "1 if another cluster is published in this etcd.", bool(progress.rival))
         yield _gauge("lag_seconds", "From the last change to its confirmation by etcd.", progress.lag_s)
         yield _counter("transactions", "Transactions of records.", progress.transactions)
         yield _counter("writes", "Records put or deleted.", progress.keys)

@@ -36,6 +36,8 @@ def degraded(agent: Agent) -> list[Degraded]:
     """Everything of that kind, sorted."""
     publisher = agent.desired.publisher
     found = {str(ref): list(reasons) for ref, reasons in publisher.problems().items()}
+    for ref, reason in publisher.overlapping_cidrs():
+        found.setdefault(str(ref), []).append(reason)
     for ip, pods in publisher.shared_addresses():
         found[ip] = [f"is claimed by {', '.join(pods)}: the first is used"]
     return [Degraded(where=where, reasons=reasons) for where, reasons in sorted(found.items())]
@@ -50,6 +52,8 @@ def _etcd(agent: Agent) -> dict[str, object]:
         "error": state.error,
         "id": f"{agent.etcd.etcd_id:x}",
         "revision": agent.etcd.revision,
+        "foreign_changes": agent.progress.foreign,
+        "rival": agent.progress.rival,
         "generation": agent.progress.generation,
     }
 

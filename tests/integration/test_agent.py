@@ -466,3 +466,51 @@ def test_policies_follow_their_objects_and_a_restart_writes_none_again(agent: Ag
     assert entries(etcd) == before
     agent.remove("policies.yaml")
     eventually(lambda: not etcd.keys(prefix))
+
+
+def test_what_others_do_to_our_keys_is_undone_at_once(new_agent: Start, etcd: Etcd) -> None:
+    agent = new_agent(heartbeat_s=60, beacon_ttl_s=200)  # neither is why
+    agent.write("web.yaml", WEB, kubernetes.node("node-1"), *deployment("web", 3))
+    agent.start_and_publish()
+    before = entries(etcd)
+    ip = keys.record(Kind.IP, "c1", "10.0.0.1")
+    canary = keys.canary(Kind.SERVICE, "c1")
+
+    def values() -> dict[str, bytes]:
+        return {key: entry.value for key, entry in entries(etcd).items() if key != canary}
+
+    expected = values()
+    disturbances: list[Callable[[], object]] = [
+        lambda: etcd.put(CONFIG_KEY, '{"id": 9}'),
+        lambda: etcd.delete(CONFIG_KEY),
+        lambda: etcd.put(WEB_KEY, "{}"),
+        lambda: etcd.delete(ip),
+        lambda: etcd.put(keys.record(Kind.NODE, "c1", "stranger"), "{}"),
+        lambda: etcd.delete(canary),
+        lambda: etcd.put(ip, before[ip].value),  # the same, but for ever
+    ]
+    for disturb in disturbances:
+        count = agent.status()["etcd"]["foreign_changes"]
+        disturb()
+        eventually(lambda was=count: agent.status()["etcd"]["foreign_changes"] == was + 1)  # type: ignore[misc]
+        eventually(lambda: values() == expected and etcd.get(canary))
+    eventually(lambda: entries(etcd)[ip].lease == before[ip].lease)
+
+
+def test_a_number_that_others_take_away_is_put_back(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    (key,) = etcd.keys("meshd/v1/identities/")
+    allocation = etcd.get(key)
+    numbers = ips(etcd)
+    etcd.delete(key)
+    eventually(lambda: etcd.get(key) == allocation)
+    eventually(agent.is_settled)
+    assert ips(etcd) == numbers
+
+
+def test_another_cluster_that_comes_into_the_same_etcd_is_shown(agent: AgentProcess, etcd: Etcd) -> None:
+    agent.start_and_publish()
+    etcd.put(keys.cluster_config("c2"), '{"id": 2, "capabilities": {}}')
+    eventually(lambda: "this etcd belongs to cluster 'c2'" in agent.status()["etcd"]["rival"])
+    etcd.delete(keys.cluster_config("c2"))
+    eventually(lambda: not agent.status()["etcd"]["rival"])

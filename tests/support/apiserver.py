@@ -289,7 +289,7 @@ class ApiServer:
             status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             await response.write(_event("ERROR", json.dumps(status).encode()))
             return
-        while True:
+        while path not in self.absent:
             news = self._news
             with self._lock:
                 new = [each for each in self._history if each.version > version]

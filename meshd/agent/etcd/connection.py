@@ -64,6 +64,8 @@ class EtcdConnection:
         lease: Any = rpc_pb2_grpc.LeaseStub
         self._kv = kv(self._channel)
         self._lease = lease(self._channel)
+        watch: Any = rpc_pb2_grpc.WatchStub
+        self._watch = watch(self._channel)
         self.etcd_id = 0
         self.revision = 0
 
@@ -114,6 +116,22 @@ class EtcdConnection:
 
         response = await self._call(once, rpc_pb2.LeaseKeepAliveRequest(ID=lease))
         return int(response.TTL) > 0
+
+    async def watch(self, start: bytes, end: bytes, *, after: int) -> AsyncIterator[Sequence[kv_pb2.Event]]:
+        """Every change of `[start, end)` after a revision, in order. Never ends by itself."""
+        create = rpc_pb2.WatchCreateRequest(key=start, range_end=end, start_revision=after + 1)
+        call = self._watch.Watch(wait_for_ready=True)
+        try:
+            await call.write(rpc_pb2.WatchRequest(create_request=create))
+            async for response in call:
+                if response.canceled:
+                    raise EtcdUnavailable(f"etcd ended the watch: {response.cancel_reason or 'it was compacted'}")
+                yield response.events
+            raise EtcdUnavailable("etcd ended the stream of the watch")
+        except aio.AioRpcError as error:
+            raise _translated(error) from error
+        finally:
+            call.cancel()
 
     async def _call(
         self, method: Callable[..., Awaitable[Any]], request: object, *, timeout_s: float = TIMEOUT_S

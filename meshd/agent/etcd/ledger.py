@@ -55,6 +55,19 @@ class Ledger:
         for key in self._held.keys() | self._desired.keys():
             self._compare(key)
 
+    def found(self, key: str, value: bytes | None) -> None:
+        """Somebody else has put or deleted a key of ours (b"": under a lease that is not ours)."""
+        kind = self._kind(key)
+        self._counts[kind] += (value is not None) - (key in self._held)
+        self._held.pop(key, None)
+        if value is not None:
+            self._held[key] = value
+        self._compare(key)
+
+    def owns(self, key: str) -> bool:
+        """Whether it is under one of the ledger's prefixes."""
+        return key.startswith(tuple(self._prefixes))
+
     def want(self, changes: Mapping[str, bytes | None]) -> None:
         """These keys shall have these values; None: shall not be there."""
         for key, value in changes.items():

@@ -8,66 +8,33 @@ import logging
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
-from identity.allocation import Allocator
 from meshd.agent.etcd.beacon import canary_keys, config_value, timestamp
 from meshd.agent.etcd.connection import EtcdConnection, EtcdRefused
 from meshd.agent.etcd.holdings import Holdings, list_holdings
 from meshd.agent.etcd.leases import adopt_or_grant, keep_alive
-from meshd.agent.etcd.ledger import MAX_TRANSACTION, Ledger, Write
+from meshd.agent.etcd.ledger import MAX_TRANSACTION, Write
+from meshd.agent.etcd.lookout import WATCHED, Change, Lookout
 from meshd.agent.etcd.numbers import Numbers
 from meshd.agent.etcd.ownership import check_ownership
+from meshd.agent.etcd.progress import Desired, Progress
+from meshd.agent.etcd.repair import put_right
 from meshd.agent.etcd.transactions import Fence
-from meshd.agent.publish.publisher import Publisher
 from meshd.agent.settings import AgentConfig
-from meshd.agent.state import Dirty
 from wire import keys
 from wire.codec import Scope
+from wire.proto import kv_pb2
 
 logger = logging.getLogger(__name__)
 
 #: Objects of a kind that are computed in one go, so that the loop is never held up for long.
 CHUNK = 1000
 
+#: How long others may have their way after something of theirs was undone, s.
+REPAIR_S = 1.0
+
 #: Keys in one round, transactions of it that are in flight at once, and bytes in one transaction (etcd takes 1.5 MiB).
 ROUND, IN_FLIGHT, MAX_BYTES = 4096, 4, 1 << 20
-
-
-@dataclass(slots=True)
-class Desired:
-    """What the writer writes, shared with the sources: `changed` is set when `publisher` has something new.
-
-    `whole`: the sources could read everything. Until then nothing that an earlier run has published is deleted.
-    """
-
-    publisher: Publisher
-    identities: Allocator
-    ledger: Ledger
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    changed_at: float = 0.0
-    synced: bool = False
-    whole: bool = True
-
-    def mark(self, dirty: Dirty, *, synced: bool, now: float) -> None:
-        """A source has told of something. `synced`: of everything, by now."""
-        self.publisher.mark(dirty)
-        self.synced |= synced
-        if not self.changed.is_set():
-            self.changed_at = now
-            self.changed.set()
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the writer has done since the process began. `announced`: all stands in etcd, and the canaries say so."""
-
-    transactions: int = 0
-    lag_s: float = 0.0
-    keys: int = 0
-    announced: asyncio.Event = field(default_factory=asyncio.Event)
-    generation: str = ""
-    refused: dict[str, str] = field(default_factory=dict)
 
 
 class Writer:
@@ -77,6 +44,7 @@ class Writer:
         self,
         etcd: EtcdConnection,
         fence: Fence,
+        lookout: Lookout,
         desired: Desired,
         progress: Progress,
         config: AgentConfig,
@@ -84,6 +52,8 @@ class Writer:
     ) -> None:
         self._etcd = etcd
         self._fence = fence
+        self._lookout = lookout
+        self._listed_at = 0
         self._desired = desired
         self._progress = progress
         self._config = config
@@ -97,6 +67,8 @@ class Writer:
     async def prepare(self, *, history_lost: bool) -> None:
         """Adopts what stands in etcd. Raises NotOurs if it is another cluster's."""
         desired, config = self._desired, self._config
+        await self._etcd.get(keys.LEADER)
+        self._listed_at = self._etcd.revision
         holdings = await list_holdings(self._etcd, desired.ledger.prefixes, self._scope)
         check_ownership(holdings.configs, cluster=config.cluster, cluster_id=config.cluster_id)
         leases = (lease for _, lease in holdings.records.values())
@@ -122,6 +94,7 @@ class Writer:
             tasks.create_task(keep_alive(self._etcd, self._beacon_lease, every_s=every_s))
             tasks.create_task(self._beat())
             tasks.create_task(self._write_changes())
+            tasks.create_task(self._look_out())
 
     async def _show_config(self) -> None:
         key = keys.cluster_config(self._config.cluster)
@@ -152,6 +125,7 @@ class Writer:
                     await self._desired.changed.wait()
             changed, since = self._desired.changed.is_set(), self._desired.changed_at
             self._desired.changed.clear()
+            await self._put_right()
             await self._flush()
             if changed:
                 self._progress.lag_s = asyncio.get_running_loop().time() - since
@@ -182,6 +156,34 @@ class Writer:
                 return
             await self._write(writes)
 
+    async def _look_out(self) -> None:
+        """Follows what happens to our keys. What others do to them is undone at once, but not at once again: another
+        writer would undo that as well.
+        """
+        (start, _), (_, end) = map(keys.interval, WATCHED)
+        async for events in self._etcd.watch(start, end, after=self._listed_at):
+            for event in events:
+                entry = event.kv
+                if not self._lookout.is_own(entry.mod_revision):
+                    value = None if event.type == kv_pb2.Event.DELETE else entry.value
+                    key = entry.key.decode(errors="replace")
+                    self._lookout.saw(Change(key, value, entry.lease, entry.mod_revision))
+            if events:
+                self._lookout.passed(events[-1].kv.mod_revision)
+            if self._lookout.is_strange:
+                await asyncio.sleep(REPAIR_S)
+
+    async def _put_right(self) -> None:
+        """Undoes what others have done to our keys. Raises Disturbed."""
+        changes = self._lookout.take()
+        beacon = put_right(changes, self._desired.ledger, self._progress, config=self._config, lease=self._lease)
+        if keys.cluster_config(self._config.cluster) in beacon:
+            await self._show_config()
+        for key in beacon:
+            self._beacon.pop(key, None)
+        if beacon and self._progress.announced.is_set():
+            await self._announce()
+
     async def _announce(self) -> None:
         """Everything that was known when the sources had told all stands in etcd: the canaries say so."""
         missing = [
@@ -191,6 +193,7 @@ class Writer:
         ]
         if missing:
             await self._fence.write(missing, self._beacon_lease)
+            self._beacon |= {write.key: (write.value or b"", self._beacon_lease) for write in missing}
         self._progress.announced.set()
         logger.info("published", extra=self._desired.ledger.count())
 

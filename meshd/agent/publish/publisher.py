@@ -17,6 +17,7 @@ from meshd.agent.publish.identities import IdentityNamespaces, IdentityUse
 from meshd.agent.publish.ips import ip_record, label_text, own_addresses
 from meshd.agent.publish.local import local_service
 from meshd.agent.publish.nodes import node_record
+from meshd.agent.publish.pod_cidrs import PodCidrs
 from meshd.agent.publish.policies import policy_name
 from meshd.agent.publish.scope import Scope
 from meshd.agent.publish.services import read_annotations, service_record
@@ -49,6 +50,7 @@ class Publisher:
         self._waiting: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
         self._owners = AddressOwners(lambda name: state.pods[name].is_terminating)
+        self._pod_cidrs = PodCidrs()
         self._problems: dict[Ref, tuple[str, ...]] = {}
 
     def mark(self, dirty: Dirty) -> None:
@@ -105,6 +107,10 @@ class Publisher:
         """Addresses that several pods say are theirs, the one that is believed first."""
         return self._owners.conflicts()
 
+    def overlapping_cidrs(self) -> list[tuple[Ref, str]]:
+        """Nodes with a PodCIDR that overlaps another node's, and what becomes of it."""
+        return [(Ref(ObjectKind.NODE, "", node), what) for node, what in self._pod_cidrs.overlaps()]
+
     @property
     def is_dirty(self) -> bool:
         """`compute` has more to say."""
@@ -160,9 +166,11 @@ class Publisher:
         node = self._state.nodes.get(name)
         if node is None:
             self._report(ref, ())
+            self._pod_cidrs.set(name, ())
             return None
         record, problems = node_record(node, self._scope)
         self._report(ref, problems)
+        self._pod_cidrs.set(name, record.pod_cidrs())
         return encode(record)
 
     def _policy(self, ref: Ref) -> bytes | None:
