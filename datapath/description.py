@@ -16,14 +16,21 @@ from datapath.layout import (
     Cfg,
     CidrKey,
     Endpoint,
+    EndpointFlag,
     Family,
     FrontKey,
+    Outside,
     Peer,
     PeerFlag,
+    PolicyEntry,
+    PolicyKey,
+    Subject,
+    SubjectFlag,
     Svc,
     Svc4Key,
     Svc6Key,
     SvcFlag,
+    VerdictCode,
 )
 
 
@@ -45,6 +52,9 @@ def describe(entry: Entry) -> str:
         "md_be4": ("backend_id",),
         "md_be6": ("backend_id",),
         "md_cfg": (),
+        "md_subject": ("identity",),
+        "md_policy": ("subject", "direction", "peer"),
+        "md_outside": ("prefix",),
     }.get(entry.map, ("address", "port", "protocol"))
     words = ["/".join(str(facts.pop(name)) for name in subject)] if subject else []
     words += [f"{name}={_text(value)}" for name, value in facts.items()]
@@ -90,6 +100,7 @@ def _decode_endpoint(key: bytes, value: bytes) -> dict[str, object]:
         "mac": bytes(v.mac),
         "host_mac": bytes(v.host_mac),
         "identity": v.identity,
+        "policed": bool(v.flags & EndpointFlag.POLICED),
     }
 
 
@@ -144,6 +155,32 @@ def _decode_cfg(key: bytes, value: bytes) -> dict[str, object]:
     return {"tunnel_ifindex": v.tunnel_ifindex, "underlay_mtu": mtu, "node_netns": v.node_netns}
 
 
+def _decode_subject(key: bytes, value: bytes) -> dict[str, object]:
+    v = Subject.from_buffer_copy(value)
+    closed = [n for n, flag in enumerate((SubjectFlag.CLOSED_INGRESS, SubjectFlag.CLOSED_EGRESS)) if v.flags & flag]
+    identity = int.from_bytes(key, sys.byteorder)
+    return {"identity": identity, "revision": v.revision, "closed": closed, "audit": bool(v.flags & SubjectFlag.AUDIT)}
+
+
+def _decode_policy(key: bytes, value: bytes) -> dict[str, object]:
+    k, v = PolicyKey.from_buffer_copy(key), PolicyEntry.from_buffer_copy(value)
+    return {
+        "subject": k.subject,
+        "direction": k.direction,
+        "peer": k.peer,
+        "protocol": k.protocol,
+        "port": k.port,
+        "length": k.prefixlen - 72,
+        "allowed": v.verdict == VerdictCode.ALLOW,
+    }
+
+
+def _decode_outside(key: bytes, value: bytes) -> dict[str, object]:
+    k = CidrKey.from_buffer_copy(key)
+    prefix = ip_network((_address(k.family, bytes(k.word)), k.prefixlen - 32))
+    return {"prefix": prefix, "identity": Outside.from_buffer_copy(value).identity}
+
+
 _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingProxyType(
     {
         "md_ipcache": _decode_ipcache,
@@ -156,5 +193,8 @@ _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingPr
         "md_affm": _decode_member,
         "md_maglev": _decode_maglev,
         "md_cfg": _decode_cfg,
+        "md_subject": _decode_subject,
+        "md_policy": _decode_policy,
+        "md_outside": _decode_outside,
     }
 )

@@ -16,6 +16,7 @@ from datapath.layout import (
     Cfg,
     CidrKey,
     Endpoint,
+    EndpointFlag,
     FrontKey,
     Peer,
     PeerFlag,
@@ -78,11 +79,22 @@ def cidr_entry(
     return Entry("md_cidrs", bytes(key), _peer(identity, tunnel, remote, unreachable))
 
 
-def endpoint_entry(address: IPAddress, *, ifindex: int, mac: bytes, host_mac: bytes, identity: int) -> Entry:
-    """A pod of this node: `ifindex` and `host_mac` are its interface's host side, `mac` is the pod's."""
+def endpoint_entry(
+    address: IPAddress, *, ifindex: int, mac: bytes, host_mac: bytes, identity: int, policed: bool = False
+) -> Entry:
+    """A pod of this node: `ifindex` and `host_mac` are its interface's host side, `mac` is the pod's.
+
+    `policed`: the policy programs hang on its interface, and packets are delivered through them.
+    """
     _require("identity", identity, (1 << IDENTITY_BITS) - 1)
     _require("ifindex", ifindex, 0x7FFFFFFF, least=1)
-    value = Endpoint(ifindex=ifindex, identity=identity, mac=_mac(mac), host_mac=_mac(host_mac))
+    value = Endpoint(
+        ifindex=ifindex,
+        identity=identity,
+        mac=_mac(mac),
+        host_mac=_mac(host_mac),
+        flags=EndpointFlag.POLICED if policed else 0,
+    )
     return Entry("md_endpoint", _addr_key(address), bytes(value))
 
 

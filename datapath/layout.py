@@ -51,8 +51,24 @@ class NatDirection(IntEnum):
     REPLY = 1
 
 
+class EndpointFlag(IntFlag):
+    POLICED = 1
+
+
+class SubjectFlag(IntFlag):
+    CLOSED_INGRESS = 1
+    CLOSED_EGRESS = 2
+    AUDIT = 4
+
+
+class VerdictCode(IntEnum):
+    NONE = 0
+    ALLOW = 1
+    DENY = 2
+
+
 class DropReason(IntEnum):
-    """Why something was dropped; SOURCE_UNVERIFIED is counted, but delivered."""
+    """Why something was dropped. Those of NOT_DROPS are counted, but what they count passes."""
 
     NONE = 0
     INVALID = 1
@@ -66,11 +82,18 @@ class DropReason(IntEnum):
     NO_BACKEND = 9
     TOO_BIG = 10
     PEER_WITHDRAWN = 11
+    POLICY_DENIED = 12
+    POLICY_CLOSED = 13
+    POLICY_AUDITED = 14
+    EVENT_SUPPRESSED = 15
 
     @property
     def label(self) -> str:
         """The reason as people read it: `no-endpoint`."""
         return self.name.lower().replace("_", "-")
+
+
+NOT_DROPS = frozenset({DropReason.SOURCE_UNVERIFIED, DropReason.POLICY_AUDITED, DropReason.EVENT_SUPPRESSED})
 
 
 class AddrKey(ctypes.Structure):
@@ -86,7 +109,7 @@ class Peer(ctypes.Structure):
 
 
 class Endpoint(ctypes.Structure):
-    _fields_ = (("ifindex", _u32), ("identity", _u32), ("mac", _mac), ("host_mac", _mac))
+    _fields_ = (("ifindex", _u32), ("identity", _u32), ("mac", _mac), ("host_mac", _mac), ("flags", _u32))
 
 
 class Svc4Key(ctypes.Structure):
@@ -172,6 +195,85 @@ class Rev6(ctypes.Structure):
     _fields_ = (("address", _v6), ("port", _be16), ("pad", _u8 * 2))
 
 
+class Iface(ctypes.Structure):
+    _fields_ = (("identity", _u32),)
+
+
+class Subject(ctypes.Structure):
+    _fields_ = (("revision", _u64), ("flags", _u32), ("pad", _u32))
+
+
+class PolicyKey(ctypes.Structure):
+    _fields_ = (
+        ("prefixlen", _u32),
+        ("subject", _u32),
+        ("peer", _u32),
+        ("direction", _u8),
+        ("protocol", _u8),
+        ("port", _be16),
+    )
+
+
+class PolicyEntry(ctypes.Structure):
+    _fields_ = (("verdict", _u32),)
+
+
+class Outside(ctypes.Structure):
+    _fields_ = (("identity", _u32),)
+
+
+class Ct4Key(ctypes.Structure):
+    _fields_ = (
+        ("source", _v4),
+        ("destination", _v4),
+        ("source_port", _be16),
+        ("destination_port", _be16),
+        ("ifindex", _u32),
+        ("protocol", _u8),
+        ("pad", _u8 * 3),
+    )
+
+
+class Ct6Key(ctypes.Structure):
+    _fields_ = (
+        ("source", _v6),
+        ("destination", _v6),
+        ("source_port", _be16),
+        ("destination_port", _be16),
+        ("ifindex", _u32),
+        ("protocol", _u8),
+        ("pad", _u8 * 3),
+    )
+
+
+class Ct(ctypes.Structure):
+    _fields_ = (("revision", _u64), ("seen_s", _u32), ("flags", _u32))
+
+
+class Event(ctypes.Structure):
+    _fields_ = (
+        ("time_ns", _u64),
+        ("reason", _u32),
+        ("ifindex", _u32),
+        ("subject", _u32),
+        ("peer", _u32),
+        ("source", _v6),
+        ("destination", _v6),
+        ("source_port", _be16),
+        ("destination_port", _be16),
+        ("family", _u8),
+        ("protocol", _u8),
+        ("direction", _u8),
+        ("pad", _u8),
+        ("length", _u32),
+        ("pad2", _u32),
+    )
+
+
+class Limit(ctypes.Structure):
+    _fields_ = (("window", _u64), ("sent", _u64))
+
+
 class Counter(ctypes.Structure):
     _fields_ = (("packets", _u64), ("bytes", _u64))
 
@@ -202,6 +304,16 @@ STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
         "rev4": Rev4,
         "rev6_key": Rev6Key,
         "rev6": Rev6,
+        "iface": Iface,
+        "subject": Subject,
+        "policy_key": PolicyKey,
+        "policy_entry": PolicyEntry,
+        "outside": Outside,
+        "ct4_key": Ct4Key,
+        "ct6_key": Ct6Key,
+        "ct": Ct,
+        "event": Event,
+        "limit": Limit,
         "counter": Counter,
         "cfg": Cfg,
     }
@@ -256,7 +368,17 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_nat": MapSpec(MapType.LRU_HASH, NatKey, Nat, 131_072),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
+        "md_subject": MapSpec(MapType.HASH, _u32, Subject, 4_096),
+        "md_policy": MapSpec(MapType.LPM_TRIE, PolicyKey, PolicyEntry, 262_144),
+        "md_outside": MapSpec(MapType.LPM_TRIE, CidrKey, Outside, 16_384),
+        "md_iface": MapSpec(MapType.HASH, _u32, Iface, 4_096),
+        "md_ct4": MapSpec(MapType.LRU_HASH, Ct4Key, Ct, 131_072),
+        "md_ct6": MapSpec(MapType.LRU_HASH, Ct6Key, Ct, 65_536),
+        "md_limit": MapSpec(MapType.PERCPU_ARRAY, _u32, Limit, 1),
         "md_drops": MapSpec(MapType.PERCPU_ARRAY, _u32, Counter, 64),
         "md_cfg": MapSpec(MapType.ARRAY, _u32, Cfg, 1),
     }
 )
+
+#: Name and size in bytes (a power of two, whole pages) of the ring buffer of events.
+EVENTS, EVENTS_SIZE = "md_events", 1 << 18

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datapath.layout import MAPS
+from datapath.layout import EVENTS_SIZE, MAPS
 from datapath.maglev import DEFAULT_SIZE
 
 FOLDER = Path(__file__).parent / "bpf"
@@ -44,6 +44,7 @@ def read_source(pins: Path, sizes: Mapping[str, int], maglev_size: int = DEFAULT
     for name, spec in MAPS.items():
         flags.append(f"-D{name.upper()}_SIZE={sizes.get(name, spec.size)}")
     flags.append(f"-DMD_MAGLEV_ENTRIES={maglev_size}")
+    flags.append(f"-DMD_EVENTS_SIZE={EVENTS_SIZE}")
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     flags += ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{triplet}"]
     return Source(_expand(_MAIN, set()), tuple(flags))

@@ -12,6 +12,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from datapath.attach import detach
+from datapath.enforcement import relax
 from datapath.hooks import detach_hooks
 from datapath.pins import Pins
 
@@ -46,7 +47,7 @@ def _remove_filters(netlink: IPRoute, instance: str) -> tuple[str, ...]:
     return tuple(
         str(link.get_attr("IFLA_IFNAME"))
         for link in netlink.get_links()
-        if detach(link["index"], instance, netlink=netlink)
+        if any([detach(link["index"], instance, netlink=netlink), relax(link["index"], instance, netlink=netlink)])
     )
 
 

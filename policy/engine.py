@@ -3,7 +3,7 @@ identity, incrementally. A new identity costs the selectors that may match it an
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,20 +25,31 @@ class EntryKey(NamedTuple):
     block: Block
 
 
+class Holding(NamedTuple):
+    """What holds for pods of an identity: the closed directions, and a number that is another one with other entries.
+
+    The number is made of the entries alone, so that it is the same after a restart.
+    """
+
+    closed: frozenset[Direction]
+    revision: int
+
+
 @dataclass(slots=True)
 class _Subject:
     book: Rulebook
+    revision: int = 0
     tables: dict[tuple[Direction, int], dict[Block, bool]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Update:
-    """What changed: entries (allowed, or None: gone), subjects (their rulebook, or None: no policy holds for them),
-    and the numbers of prefixes (None: gone).
+    """What changed: entries (allowed, or None: gone), subjects (None: no policy holds for them any more), and the
+    numbers of prefixes (None: gone).
     """
 
     entries: dict[EntryKey, bool | None] = field(default_factory=dict)
-    subjects: dict[int, Rulebook | None] = field(default_factory=dict)
+    subjects: dict[int, Holding | None] = field(default_factory=dict)
     cidrs: dict[IPNetwork, int | None] = field(default_factory=dict)
 
 
@@ -151,11 +162,18 @@ class Engine:
     def table(self) -> dict[EntryKey, bool]:
         """All entries as they were computed last."""
         return {
-            EntryKey(subject, direction, peer, block): allowed
+            key: state.tables[key.direction, key.peer][key.block]
             for subject, state in self._subjects.items()
-            for (direction, peer), table in state.tables.items()
-            for block, allowed in table.items()
+            for key in _keys(subject, state)
         }
+
+    def holds(self, identity: int) -> bool:
+        """Whether a policy holds for pods of this identity here, as of the last `compute`."""
+        return identity in self._subjects
+
+    def holdings(self) -> dict[int, Holding]:
+        """Local identities that a policy holds for, as of the last `compute`."""
+        return {identity: Holding(state.book.closed, state.revision) for identity, state in self._subjects.items()}
 
     def _ports_of(self, identity: int) -> NamedPorts:
         return self._named.get(identity, {})
@@ -202,23 +220,18 @@ class Engine:
                         self._dirty_pairs[subject].add(identity)
 
     def _compute_subject(self, identity: int, update: Update) -> None:
-        state = self._subjects.pop(identity, None)
         book = self.rulebook_of_present(identity)
-        before = state.tables if state else {}
         if book is None:
-            if state is not None:
+            if (state := self._subjects.pop(identity, None)) is not None:
                 update.subjects[identity] = None
-                for key, table in before.items():
-                    _compare(identity, key, table, {}, update)
+                update.entries.update(dict.fromkeys(_keys(identity, state)))
             return
-        if state is None or state.book != book:
-            update.subjects[identity] = book
-        new = self._subjects[identity] = _Subject(book)
-        new.tables = dict(before)
-        peers: set[int] = {peer for _, peer in before}
+        state = self._subjects.setdefault(identity, _Subject(book))
+        state.book = book
+        peers: set[int] = {peer for _, peer in state.tables}
         for direction in Direction:
             peers |= book.peers(direction, self.peers.identities, self._named)
-        self._compute_peers(identity, new, peers, update)
+        self._compute_peers(identity, state, peers, update)
 
     def rulebook_of_present(self, identity: int) -> Rulebook | None:
         """None: no policy holds for pods of this identity, or there are none on this node."""
@@ -232,11 +245,13 @@ class Engine:
             for direction in Direction:
                 key = direction, peer
                 table = entries(self.contributions(identity, state.book, direction, peer))
-                _compare(identity, key, state.tables.get(key, {}), table, update)
+                before = state.tables.pop(key, {})
                 if table:
                     state.tables[key] = table
-                else:
-                    state.tables.pop(key, None)
+                if table != before:
+                    state.revision ^= _digest(key, before) ^ _digest(key, table)
+                    _compare(identity, key, before, table, update)
+        update.subjects[identity] = Holding(state.book.closed, state.revision)
 
 
 def _selectors(policy: Policy) -> list[Selector]:
@@ -254,6 +269,20 @@ def _forget(
         if not users[selector]:
             del users[selector]
             selection.remove(selector)
+
+
+def _keys(subject: int, state: _Subject) -> Iterator[EntryKey]:
+    for (direction, peer), table in state.tables.items():
+        for block in table:
+            yield EntryKey(subject, direction, peer, block)
+
+
+def _digest(key: tuple[Direction, int], table: Mapping[Block, bool]) -> int:
+    """Hashes of tuples of numbers are the same in every process."""
+    digest = 0
+    for block, allowed in table.items():
+        digest ^= hash((*key, *block, allowed)) & 0xFFFF_FFFF_FFFF_FFFF
+    return digest
 
 
 def _compare(

@@ -16,6 +16,10 @@ enum drop_reason {
 	DROP_NO_BACKEND = 9,        /* the frontend has no backend: the connection was refused */
 	DROP_TOO_BIG = 10,          /* larger than the tunnel carries; the sender was told so by ICMP */
 	DROP_PEER_WITHDRAWN = 11,   /* the destination's cluster is dead or lost; the sender was told so by ICMP */
+	DROP_POLICY_DENIED = 12,    /* a rule of a policy denies it */
+	DROP_POLICY_CLOSED = 13,    /* a policy closes this direction, and no rule allows it */
+	POLICY_AUDITED = 14,        /* a policy would have dropped it: counted, but passed on */
+	EVENT_SUPPRESSED = 15,      /* not told to user space: too many in this moment, or nobody reads; counted */
 	DROP_REASONS,
 };
 

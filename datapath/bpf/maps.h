@@ -34,6 +34,19 @@ BPF_TABLE_PINNED("lru_hash", struct nat_key, struct nat, md_nat, MD_NAT_SIZE, MD
 /* socket, backend -> frontend: written by the socket hooks only */
 BPF_TABLE_PINNED("lru_hash", struct rev4_key, struct rev4, md_rev4, MD_REV4_SIZE, MD_PINS "/md_rev4", 0);
 BPF_TABLE_PINNED("lru_hash", struct rev6_key, struct rev6, md_rev6, MD_REV6_SIZE, MD_PINS "/md_rev6", 0);
+/* identity of pods of this node -> what holds for them */
+BPF_TABLE_PINNED("hash", __u32, struct subject, md_subject, MD_SUBJECT_SIZE, MD_PINS "/md_subject", BPF_F_NO_PREALLOC);
+/* subject, peer, direction, protocol, port block -> verdict */
+BPF_TABLE_PINNED("lpm_trie", struct policy_key, struct policy_entry, md_policy, MD_POLICY_SIZE, MD_PINS "/md_policy", BPF_F_NO_PREALLOC);
+/* prefix -> who it is, for addresses outside the mesh */
+BPF_TABLE_PINNED("lpm_trie", struct cidr_key, struct outside, md_outside, MD_OUTSIDE_SIZE, MD_PINS "/md_outside", BPF_F_NO_PREALLOC);
+/* ifindex -> identity, of pods that a policy holds for */
+BPF_TABLE_PINNED("hash", __u32, struct iface, md_iface, MD_IFACE_SIZE, MD_PINS "/md_iface", BPF_F_NO_PREALLOC);
+/* connections that a policy allowed: written by the programs only */
+BPF_TABLE_PINNED("lru_hash", struct ct4_key, struct ct, md_ct4, MD_CT4_SIZE, MD_PINS "/md_ct4", 0);
+BPF_TABLE_PINNED("lru_hash", struct ct6_key, struct ct, md_ct6, MD_CT6_SIZE, MD_PINS "/md_ct6", 0);
+/* 0 -> how many events were sent lately */
+BPF_TABLE_PINNED("percpu_array", __u32, struct limit, md_limit, MD_LIMIT_SIZE, MD_PINS "/md_limit", 0);
 /* drop reason -> counter, written by the programs only */
 BPF_TABLE_PINNED("percpu_array", __u32, struct counter, md_drops, MD_DROPS_SIZE, MD_PINS "/md_drops", 0);
 /* 0 -> cfg */

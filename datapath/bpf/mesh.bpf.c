@@ -29,6 +29,7 @@
 #include "probe.h"
 #include "socket_lb.h"
 #include "service_ct.h"
+#include "policy.h"
 
 static __always_inline bool is_ours(struct peer *peer)
 {
@@ -109,6 +110,9 @@ static __always_inline int deliver(struct __sk_buff *skb, struct endpoint *endpo
 	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
 	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 	bpf_skb_change_type(skb, PACKET_HOST);
+	/* redirect_peer would pass by policy_in, which hangs on the egress of the host side. */
+	if (endpoint->flags & ENDPOINT_POLICED)
+		return bpf_redirect(endpoint->ifindex, 0);
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 

@@ -11,8 +11,17 @@ from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import DatapathError
 from meshd.daemon.program import run_daemon
 from meshd.health import HealthListenError
+from policy.model import Mode
 
 EXIT_OK = 0
+
+
+def _namespaces(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str] | None:
+    pairs = [text.partition("=") for text in given]
+    for namespace, _, mode in pairs:
+        if not namespace or mode not in list(Mode):
+            raise click.BadParameter(f"{namespace}={mode}: must be NAMESPACE=off, audit or enforce")
+    return {namespace: mode for namespace, _, mode in pairs} or None
 
 
 class Broken(click.ClickException):
@@ -35,6 +44,20 @@ class Broken(click.ClickException):
 @click.option("--instance", help="Name of this daemon.  [default: <cluster>.<node>]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")
+@click.option("--policy", type=click.Choice(list(Mode)), help="What comes of network policies.  [default: audit]")
+@click.option(
+    "--policy-namespace",
+    "policy_namespaces",
+    metavar="NAMESPACE=MODE",
+    multiple=True,
+    callback=_namespaces,
+    help="The same for one namespace.",
+)
+@click.option(
+    "--policy-default-local-cluster/--no-policy-default-local-cluster",
+    default=None,
+    help="A selector that names no cluster means this one.  [default: yes]",
+)
 def daemon(config: Path | None, *, print_config: bool, **flags: object) -> int:
     """Keeps this node's datapath equal to what all clusters say.
 

@@ -1,12 +1,14 @@
 """The daemon's configuration: keys of the file are the flags' names with "_"."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
 from datapath.maglev import DEFAULT_SIZE
 from globalsvc.preferences import Balancing
 from meshd.config import Settings
+from policy.model import Mode
 
 
 class DaemonConfig(Settings):
@@ -39,6 +41,12 @@ class DaemonConfig(Settings):
     """Entries of a Maglev table, four bytes each; a hundred times as many as backends makes them even."""
     map_sizes: dict[str, int] = Field(default_factory=dict)
     """Entries of a BPF map, by its name, where not the default of datapath/layout.py."""
+    policy: Mode = Field(default=Mode.AUDIT, strict=False)
+    """off: nothing is judged; audit: what a policy would drop is told, and passes; enforce."""
+    policy_namespaces: dict[str, Annotated[Mode, Field(strict=False)]] = Field(default_factory=dict)
+    """The same for single namespaces."""
+    policy_default_local_cluster: bool = True
+    """A selector that names no cluster means the local one. Off: every cluster."""
 
     @field_validator("bpffs", "cgroup")
     @classmethod

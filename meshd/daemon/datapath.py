@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from datapath.attach import AttachError, attach_endpoint, attach_tunnel
+from datapath.enforcement import enforce, relax
 from datapath.entries import Entry, config_entry
 from datapath.foreign import foreign_programs
 from datapath.hooks import HookError
@@ -16,6 +17,7 @@ from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
+from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.underlay import netns_cookie, underlay_mtu
 from meshd.reconcile.target import TargetError
 from routing.devices import DeviceError, ensure_vxlan
@@ -59,8 +61,8 @@ def _open(config: DaemonConfig) -> Datapath:
         written.append("from_tunnel")
     maps = Maps(loaded.folder)
     target = MapTarget(maps)
-    pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs))
-    held = {name: target.dump(name) for name in MAPS}
+    pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
+    held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
     own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
     return Datapath(target, pods, held, own, tuple(written), foreign, device.name)
@@ -75,3 +77,17 @@ class _Attach:
             attach_endpoint(interface.ifindex, self.programs)
         except AttachError as error:
             raise TargetError("md_endpoint", "attach", str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Police:
+    programs: Programs
+
+    def __call__(self, interface: Interface, policed: bool) -> None:
+        try:
+            if policed:
+                enforce(interface.ifindex, self.programs)
+            else:
+                relax(interface.ifindex, self.programs.instance)
+        except AttachError as error:
+            raise TargetError("md_iface", "attach", str(error)) from error

@@ -11,8 +11,9 @@ from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
 from datapath.interface import Interface
 from datapath.layout import MAPS as LAYOUTS
-from datapath.layout import AddrKey, Endpoint, Family, Svc, Svc4Key, Svc6Key
+from datapath.layout import AddrKey, Endpoint, Family, Iface, Svc, Svc4Key, Svc6Key
 from datapath.maps import MapError, MapFull
+from datapath.policing import POLICY_RANK
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
 
@@ -88,7 +89,9 @@ def describe_entry(map: str, key: bytes, value: bytes) -> str:
 
 
 class PodTarget:
-    """The pods of this node: finds the interface, attaches the program, writes md_endpoint. Writes only differences."""
+    """The pods of this node: finds the interface, attaches the programs, writes md_endpoint, and md_iface where some
+    policy holds. Writes only differences.
+    """
 
     def __init__(
         self,
@@ -96,9 +99,12 @@ class PodTarget:
         *,
         find: Callable[[IPAddress], Interface | None],
         attach: Callable[[Interface], None],
+        police: Callable[[Interface, bool], None],
     ) -> None:
         self._maps, self._find, self._attach = MapTarget(maps), find, attach
+        self._police = police
         self._held = self._maps.dump("md_endpoint")
+        self._ifaces = self._maps.dump("md_iface")
         self.writes = 0
 
     def dump(self, map: str) -> dict[bytes, bytes]:
@@ -113,29 +119,69 @@ class PodTarget:
         ]
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
-        for packed, identity in items.items():
+        for packed, value in items.items():
+            identity, policed = int.from_bytes(value[:4], sys.byteorder), value[4:] == b"\1"
             address = ip_address(packed)
             interface = self._find(address)
             if interface is None:
                 raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
             self._attach(interface)
+            if policed:
+                self._set_iface(interface.ifindex, identity)
+                self._police(interface, True)
             entry = endpoint_entry(
                 address,
                 ifindex=interface.ifindex,
                 mac=interface.mac,
                 host_mac=interface.host_mac,
-                identity=int.from_bytes(identity, sys.byteorder),
+                identity=identity,
+                policed=policed,
             )
             if self._held.get(entry.key) != entry.value:
                 self._maps.upsert(entry.map, {entry.key: entry.value})
                 self._held[entry.key] = entry.value
                 self.writes += 1
+            if not policed and self._iface_of(interface.ifindex) is not None:
+                self._police(interface, False)
+                self._set_iface(interface.ifindex, None)
 
     def delete(self, map: str, keys: Iterable[bytes]) -> None:
         for packed in keys:
             key = _key(packed)
             self._maps.delete("md_endpoint", [key])
-            self._held.pop(key, None)
+            gone = self._held.pop(key, None)
+            ifindex = Endpoint.from_buffer_copy(gone).ifindex if gone else 0
+            if not any(Endpoint.from_buffer_copy(value).ifindex == ifindex for value in self._held.values()):
+                self._set_iface(ifindex, None)
+
+    def _iface_of(self, ifindex: int) -> bytes | None:
+        return self._ifaces.get(ifindex.to_bytes(4, sys.byteorder))
+
+    def _set_iface(self, ifindex: int, identity: int | None) -> None:
+        key = ifindex.to_bytes(4, sys.byteorder)
+        value = bytes(Iface(identity)) if identity is not None else None
+        if self._ifaces.get(key) == value:
+            return
+        if value is None:
+            self._maps.delete("md_iface", [key])
+            del self._ifaces[key]
+        else:
+            self._maps.upsert("md_iface", {key: value})
+            self._ifaces[key] = value
+        self.writes += 1
+
+
+class PolicyShape:
+    """Entries before the subject that puts them into force; who is outside comes last. Removal goes the other way."""
+
+    def rank(self, map: str, key: bytes) -> int:
+        return POLICY_RANK[map]
+
+    def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
+        return ()
+
+    def describe(self, map: str, key: bytes) -> str:
+        return describe_entry(map, key, bytes(LAYOUTS[map].value_size))
 
 
 class PodShape:

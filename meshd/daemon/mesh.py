@@ -3,7 +3,7 @@ what is desired to the reconcilers, and says what may be pruned because everybod
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from ipaddress import ip_address
 from typing import cast
 
@@ -28,7 +28,7 @@ from wire.local import LocalService
 from wire.records import IP, IPNetwork, Node, Service
 
 PODS = "pods"
-"""The name of the map that the endpoint reconciler sees: packed address → identity, four bytes."""
+"""The name of the map that the endpoint reconciler sees: packed address → identity (four bytes), policed (one)."""
 SERVICE_MAPS = ("md_svc4", "md_svc6", "md_affm", "md_maglev", "md_be4", "md_be6")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 SLICE = 2000  # names of one kind and cluster that are taken in one round
@@ -60,6 +60,9 @@ class Mesh:
         self.services = Services(self._merge, balancing=balancing, table_size=table_size)
         self._zone = ""
         self._spilling: dict[str, dict[FrontendName, bool]] = {}
+        self.listeners: list[Callable[[Dirty], None]] = []
+        """Called with what was taken from the store, once it is known here."""
+        self._policed: Set[int] = frozenset()
         self._restored: Restoration | None = None
         self._judged: object = None
 
@@ -148,6 +151,8 @@ class Mesh:
         own_heard = self._store.synced(self._own, SHARED_KINDS)
         dirty = self._store.take(SLICE, only=None if own_heard else self._own)
         self._wish(self._changes(dirty))
+        for listener in self.listeners:
+            listener(dirty)
         if any(own_heard or cluster == self._own for cluster, _ in self._store.dirty):
             return True
         if own_heard:
@@ -201,12 +206,17 @@ class Mesh:
         records = self._store.clusters[self._own].shelf(Kind.LOCAL_SERVICE).records
         return {name for name, record in records.items() if ZONE_HINTS in cast(LocalService, record).annotations}
 
+    def police(self, policed: Set[int], moved: Set[int]) -> None:
+        """Policies hold for pods of these identities; for those of `moved` that is new, or past."""
+        self._policed = policed
+        self._want_pods([name for name, identity in self.addresses.local_pods.items() if identity in moved])
+
     def _want_pods(self, names: Iterable[str]) -> None:
         for name in names:
             identity = self.addresses.local_pods.get(name)
             key = ip_address(name).packed
             if identity is not None:
-                self._pods.want(PODS, key, identity.to_bytes(4, sys.byteorder))
+                self._pods.want(PODS, key, identity.to_bytes(4, sys.byteorder) + bytes([identity in self._policed]))
             elif key in self._pods.desired[PODS]:  # else it may be a pod whose node, ours, was not heard yet
                 self._pods.want(PODS, key, None)
 

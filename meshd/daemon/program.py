@@ -22,11 +22,13 @@ from meshd.daemon.allowance import DEFAULT_ALLOWANCE, OWN_CLUSTER, Allowance
 from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
-from meshd.daemon.kernel import MapShape, PodShape
+from meshd.daemon.hostaddresses import host_addresses
+from meshd.daemon.kernel import MapShape, PodShape, PolicyShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import Metrics, readiness
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
+from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
 from meshd.daemon.readiness import Readiness
 from meshd.daemon.remote import Remote
@@ -90,7 +92,8 @@ class Daemon:
         self.members = Members(config.cluster, config.cluster_id, max_clusters=config.max_clusters)
         self.maps = Reconciler("maps", datapath.maps, MapShape())
         self.pods = Reconciler("pods", datapath.pods, PodShape())
-        self.loop = Loop([self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
+        self.policy = Reconciler("policy", datapath.maps, PolicyShape())
+        self.loop = Loop([self.policy, self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
         self.timeline = Timeline()
         self.clustermesh: Clustermesh | None = None
         self.store = Store(self.loop.wake, allowance=self.allowance)
@@ -111,13 +114,25 @@ class Daemon:
         self.prober: Prober | None = None
         if datapath.tunnel:
             self.prober = Prober(datapath.tunnel, node=config.node, is_urgent=self._is_lost)
+        self.policing = Policing(
+            self.store,
+            self.members,
+            delta=self.policy.delta,
+            changed_pods=self.mesh.police,
+            mode=config.policy,
+            namespaces=config.policy_namespaces,
+            default_local=config.policy_default_local_cluster,
+        )
+        self.mesh.listeners.append(self.policing.take)
         self._pod_target = datapath.pods
         self._interfaces_moved = False
         self._restore(datapath)
 
     def _restore(self, datapath: Datapath) -> None:
         for name, held in datapath.held.items():
-            self.maps.delta.restore(name, held)
+            (self.policy if name in POLICY_MAPS else self.maps).delta.restore(name, held)
+        self.policing.restore(datapath.held["md_outside"], datapath.held["md_subject"])
+        self.policing.set_host(host_addresses())
         self.pods.delta.restore(PODS, datapath.pods.dump(PODS))
         self.mesh.restore(restore(datapath.held, max_clusters=self.config.max_clusters))
         self.mesh.want(datapath.own_entry)
@@ -212,7 +227,10 @@ class Daemon:
             self.pods.delta.doubt(PODS, self._pod_target.lost({index for index, _ in interfaces()}))
             for item in self.pods.retries.failures:
                 self.pods.delta.touch(item)
-        return self.mesh.refresh(time.monotonic())
+            self.policing.set_host(host_addresses())
+        more = self.mesh.refresh(time.monotonic())
+        self.policing.set_here(set(self.mesh.addresses.local_pods.values()))
+        return self.policing.refresh() or more
 
     async def _watch_interfaces(self) -> NoReturn:
         """A pod's interface may come after its record, or be made anew: look again whenever the set has changed."""
@@ -235,7 +253,7 @@ class Daemon:
         remotes = self.clustermesh is not None and all(
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
-        settled = not self.store.dirty and not any(r.retries.failures for r in (self.maps, self.pods))
+        settled = not self.store.dirty and not any(r.retries.failures for r in (self.policy, self.maps, self.pods))
         return {
             "loaded": True,
             "local-synced": local,

@@ -56,7 +56,7 @@ class Report:
     def status(self) -> Json:
         daemon, now = self._daemon, time.monotonic()
         clusters = [self._cluster(daemon.local, now), *(self._cluster(remote, now) for remote in daemon.remotes())]
-        targets = [self._target(reconciler, now) for reconciler in (daemon.maps, daemon.pods)]
+        targets = [self._target(reconciler, now) for reconciler in (daemon.policy, daemon.maps, daemon.pods)]
         problems = dict(daemon.clustermesh.problems) if daemon.clustermesh else {}
         findings = self._findings(clusters, targets, problems)
         return {

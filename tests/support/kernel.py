@@ -60,6 +60,7 @@ class FakeInterfaces:
     def __init__(self) -> None:
         self.known: dict[IPv4Address | IPv6Address, Interface] = {}
         self.attached: list[int] = []
+        self.policed: set[int] = set()
 
     def add(self, address: IPv4Address | IPv6Address, ifindex: int) -> None:
         mac = bytes([2, 0, 0, 0, 0, ifindex])
@@ -70,3 +71,6 @@ class FakeInterfaces:
 
     def attach(self, interface: Interface) -> None:
         self.attached.append(interface.ifindex)
+
+    def police(self, interface: Interface, policed: bool) -> None:
+        (self.policed.add if policed else self.policed.discard)(interface.ifindex)

@@ -17,6 +17,7 @@ from datapath.entries import config_entry
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath
 from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
+from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.program import Daemon, read_local_file
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
@@ -61,8 +62,10 @@ class Scene:
         """A daemon on the fake kernel as it is, until the end of the block."""
         with ThreadPoolExecutor(1) as executor:
             target = MapTarget(self.maps)
-            pods = PodTarget(self.maps, find=self.interfaces.find, attach=self.interfaces.attach)
-            held = {name: target.dump(name) for name in MAPS}
+            pods = PodTarget(
+                self.maps, find=self.interfaces.find, attach=self.interfaces.attach, police=self.interfaces.police
+            )
+            held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
             datapath = Datapath(target, pods, held, config_entry(tunnel_ifindex=9, underlay_mtu=1500), ())
             daemon = Daemon(self.config(), read_local_file(self.config()), datapath, executor)
             async with asyncio.TaskGroup() as group:  # the test fails at once if the daemon does

@@ -45,7 +45,7 @@ class Node:
     def __init__(self, maps: FakeMaps, interfaces: FakeInterfaces) -> None:
         self.store = Store(lambda: None)
         self.members = Members(OWN, IDS[OWN], max_clusters=255)
-        target = PodTarget(maps, find=interfaces.find, attach=interfaces.attach)
+        target = PodTarget(maps, find=interfaces.find, attach=interfaces.attach, police=interfaces.police)
         self.maps = Reconciler("maps", MapTarget(maps), MapShape())
         self.pods = Reconciler("pods", target, PodShape())
         self.mesh = Mesh(self.store, self.members, node=NODE, maps=self.maps.delta, pods=self.pods.delta)

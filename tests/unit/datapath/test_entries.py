@@ -45,7 +45,7 @@ def test_golden_bytes_of_an_endpoint_entry() -> None:
         ip_address("10.0.1.1"), ifindex=7, mac=b"\2\0\0\0\0\1", host_mac=b"\2\0\0\0\0\2", identity=0x10003
     )
     assert entry.key.hex() == "04000000" + "0a000101" + "00" * 12
-    assert entry.value.hex() == "07000000" + "03000100" + "020000000001" + "020000000002"
+    assert entry.value.hex() == "07000000" + "03000100" + "020000000001" + "020000000002" + "00000000"
 
 
 def test_golden_bytes_of_a_service() -> None:
@@ -116,7 +116,9 @@ def test_description_is_readable() -> None:
     endpoint = entries.endpoint_entry(
         ip_address("10.0.0.1"), ifindex=3, mac=b"\2\0\0\0\0\1", host_mac=bytes(6), identity=9
     )
-    assert describe(endpoint) == ("10.0.0.1 ifindex=3 mac=02:00:00:00:00:01 host_mac=00:00:00:00:00:00 identity=9")
+    assert describe(endpoint) == (
+        "10.0.0.1 ifindex=3 mac=02:00:00:00:00:01 host_mac=00:00:00:00:00:00 identity=9 policed=False"
+    )
 
 
 def _sizes_are_right(entry: Entry) -> bool:
@@ -156,6 +158,7 @@ def test_endpoint_round_trip(address: IPv4Address | IPv6Address, ifindex: int, m
         "mac": mac,
         "host_mac": mac[::-1],
         "identity": identity,
+        "policed": False,
     }
 
 

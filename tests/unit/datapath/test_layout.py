@@ -42,7 +42,10 @@ def _constants() -> dict[str, int]:
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name
-        constants[name if name.startswith("SOURCE_UN") else f"DROP_{name}"] = int(reason)
+        constants[name if reason in layout.NOT_DROPS else f"DROP_{name}"] = int(reason)
+    constants |= {f"ENDPOINT_{flag.name}": int(flag) for flag in layout.EndpointFlag}
+    constants |= {f"SUBJECT_{flag.name}": int(flag) for flag in layout.SubjectFlag}
+    constants |= {f"VERDICT_{code.name}": int(code) for code in layout.VerdictCode}
     return constants
 
 

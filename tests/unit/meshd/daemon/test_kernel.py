@@ -55,7 +55,7 @@ def interfaces() -> FakeInterfaces:
 
 
 def pods(maps: FakeMaps, interfaces: FakeInterfaces) -> PodTarget:
-    return PodTarget(maps, find=interfaces.find, attach=interfaces.attach)
+    return PodTarget(maps, find=interfaces.find, attach=interfaces.attach, police=interfaces.police)
 
 
 def test_a_pod_gets_program_and_entry(interfaces: FakeInterfaces) -> None:

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ *   pod ── veth ── ingress: policy_out, then from_pod        stack, tunnel or underlay ── egress: policy_in ── veth ── pod
+ *
+ *   reply of a tracked connection, or about one?   pass
+ *   tracked, and nothing changed since?            pass
+ *   md_policy for (pod, peer) and (pod, anybody):  deny in either: drop; allow in either: pass, and track it
+ *   neither:                                       drop if the direction is closed, else pass
+ *
+ * Both hang only on interfaces of pods that a policy holds for. Later fragments pass: without the first nobody can put
+ * them together. An IPv6 packet with extension headers has no ports that we see: only rules without ports allow it.
+ */
+#ifndef MESHD_POLICY_H
+#define MESHD_POLICY_H
+
+#include "ct.h"
+#include "events.h"
+#include "lookup.h"
+
+#define IDENTITY_WORLD 2
+#define IDENTITY_REMOTE_HOST 6
+#define IDENTITY_FIRST 256
+#define POLICY_PREFIX_MAX 96
+
+/* Who the other side is, by its address alone: what a sender says of itself in the VNI is not asked. */
+static __always_inline __u32 identity_of(struct addr_key *address)
+{
+	struct cidr_key key = {.prefixlen = 32 + 128, .family = address->family};
+	struct peer *peer = md_ipcache.lookup(address);
+	struct outside *outside;
+
+	/* Nobody but this cluster gives reserved identities: another's host is a remote node, the rest is not known. */
+	if (peer && peer->flags & PEER_REMOTE && peer->identity < IDENTITY_FIRST)
+		return peer->identity == IDENTITY_REMOTE_HOST ? IDENTITY_REMOTE_HOST : 0;
+	if (peer)
+		return peer->identity;
+	if (address->family == FAMILY_V4)
+		key.prefixlen = 32 + 32;
+	__builtin_memcpy(key.word, address->word, sizeof(key.word));
+	outside = md_outside.lookup(&key);
+	/* A pod of another cluster of which nobody has heard: a prefix that a policy names does not speak for it. */
+	if (md_cidrs.lookup(&key) && !(outside && outside->identity < IDENTITY_FIRST))
+		return 0;
+	return outside ? outside->identity : IDENTITY_WORLD;
+}
+
+static __always_inline __u32 look_up_verdict(struct policed *pod, __u32 peer, __u8 protocol, __be16 port)
+{
+	struct policy_key key = {.prefixlen = POLICY_PREFIX_MAX, .subject = pod->identity, .peer = peer,
+				 .direction = pod->direction, .protocol = protocol, .port = port};
+	struct policy_entry *entry = md_policy.lookup(&key);
+	__u32 verdict = entry ? entry->verdict : VERDICT_NONE;
+
+	if (verdict == VERDICT_DENY)
+		return VERDICT_DENY;
+	key.peer = 0;
+	entry = md_policy.lookup(&key);
+	if (entry && entry->verdict != VERDICT_NONE)
+		return entry->verdict;
+	return verdict;
+}
+
+/* DROP_NONE, or why the policy does not let the packet pass. */
+static __always_inline __u32 judge(struct subject *subject, struct policed *pod, __u32 peer, __u8 protocol,
+				   __be16 port)
+{
+	__u32 closed = pod->direction == DIRECTION_INGRESS ? SUBJECT_CLOSED_INGRESS : SUBJECT_CLOSED_EGRESS;
+	__u32 verdict = look_up_verdict(pod, peer, protocol, port);
+
+	if (verdict == VERDICT_DENY)
+		return DROP_POLICY_DENIED;
+	return verdict == VERDICT_NONE && subject->flags & closed ? DROP_POLICY_CLOSED : DROP_NONE;
+}
+
+static __always_inline bool quoted4(struct __sk_buff *skb, __u32 at, struct packet *q, __u32 *l4_at)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+		return false;
+	q->source.family = FAMILY_V4;
+	q->source.word[0] = ip.saddr;
+	q->destination.word[0] = ip.daddr;
+	q->protocol = ip.protocol;
+	*l4_at = at + ip.ihl * 4;
+	return true;
+}
+
+static __always_inline bool quoted6(struct __sk_buff *skb, __u32 at, struct packet *q, __u32 *l4_at)
+{
+	struct ipv6hdr ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+		return false;
+	q->source.family = FAMILY_V6;
+	__builtin_memcpy(q->source.word, &ip.saddr, 16);
+	__builtin_memcpy(q->destination.word, &ip.daddr, 16);
+	q->protocol = ip.nexthdr;
+	*l4_at = at + sizeof(ip);
+	return true;
+}
+
+/* An ICMP error is about a tracked connection if what it quotes is, in either direction. */
+static __always_inline bool is_about_tracked(struct __sk_buff *skb, struct packet *p, __u32 ifindex, __u32 now_s)
+{
+	__u32 at = p->l4_offset + ICMP_HEADER, l4_at = 0;
+	struct packet q = {};
+	struct l4 l4 = {};
+	bool read = p->source.family == FAMILY_V4 ? quoted4(skb, at, &q, &l4_at) : quoted6(skb, at, &q, &l4_at);
+
+	if (!read || !read_l4(skb, l4_at, q.protocol, &l4))
+		return false;
+	return ct_find(&q, &l4, ifindex, false, now_s) || ct_find(&q, &l4, ifindex, true, now_s);
+}
+
+static __always_inline int police(struct __sk_buff *skb, struct packet *p, struct policed *pod,
+				  struct subject *subject)
+{
+	__u32 now_s = bpf_ktime_get_ns() / 1000000000ULL, peer, reason;
+	struct l4 l4 = {};
+	struct ct *ct;
+
+	if (!p->l4_offset)
+		return TC_ACT_UNSPEC;
+	if (!read_l4(skb, p->l4_offset, p->protocol, &l4))
+		return drop(skb, DROP_INVALID);
+	if (l4.needless)
+		return TC_ACT_UNSPEC;
+	ct = ct_find(p, &l4, pod->ifindex, true, now_s);
+	if (ct) {
+		ct_see(ct, &l4, CT_REPLIED, now_s);
+		return TC_ACT_UNSPEC;
+	}
+	ct = ct_find(p, &l4, pod->ifindex, false, now_s);
+	if (ct && ct->revision == subject->revision) {
+		ct_see(ct, &l4, 0, now_s);
+		return TC_ACT_UNSPEC;
+	}
+	if (l4.error && is_about_tracked(skb, p, pod->ifindex, now_s))
+		return TC_ACT_UNSPEC;
+	peer = identity_of(pod->direction == DIRECTION_INGRESS ? &p->source : &p->destination);
+	reason = judge(subject, pod, peer, p->protocol, l4.policy_port);
+	if (reason && !(subject->flags & SUBJECT_AUDIT)) {
+		ct_end(p, &l4, pod->ifindex);
+		tell(skb, p, &l4, pod, peer, reason);
+		return drop(skb, reason);
+	}
+	if (ct) { /* still allowed */
+		ct->revision = subject->revision;
+		ct_see(ct, &l4, 0, now_s);
+		return TC_ACT_UNSPEC;
+	}
+	if (reason) {
+		count(POLICY_AUDITED, skb->len);
+		reason = POLICY_AUDITED;
+	}
+	tell(skb, p, &l4, pod, peer, reason);
+	ct_begin(p, &l4, pod->ifindex, subject->revision, now_s);
+	return TC_ACT_UNSPEC;
+}
+
+static __always_inline int police_interface(struct __sk_buff *skb, __u8 direction)
+{
+	__u32 ifindex = skb->ifindex;
+	struct iface *iface = md_iface.lookup(&ifindex);
+	struct policed pod = {.ifindex = ifindex, .direction = direction};
+	struct subject *subject;
+	struct packet p = {};
+
+	if (!iface)
+		return TC_ACT_UNSPEC;
+	pod.identity = iface->identity;
+	subject = md_subject.lookup(&pod.identity);
+	if (!subject || !parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	return police(skb, &p, &pod, subject);
+}
+
+/* tc ingress of the host side of a pod's veth, before from_pod. */
+int policy_out(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_EGRESS); }
+
+/* tc egress of the host side of a pod's veth. */
+int policy_in(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_INGRESS); }
+
+#endif

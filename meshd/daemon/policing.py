@@ -1,0 +1,294 @@
+"""Policy on this node: what the own cluster's policies and all clusters' identities mean for the pods that are here.
+
+A reconciler of its own holds the entries (it runs before the ipcache's: an address is not announced to the datapath
+before its identity is judged). A subject's entry, which puts a change into force, follows one round after its entries.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Set
+from ipaddress import ip_network
+from typing import cast
+
+import msgspec
+
+from datapath.description import decode
+from datapath.entries import Entry, IPNetwork
+from datapath.layout import Subject
+from datapath.policing import POLICY_RANK, outside_entry, policy_entry, subject_entry
+from identity.numbering import Reserved, cluster_of
+from meshd.daemon.members import Members
+from meshd.daemon.store import Dirty, Store
+from meshd.daemon.wishes import Wishes
+from meshd.reconcile.delta import Delta
+from policy.cidrs import FIRST as FIRST_CIDR
+from policy.engine import Engine, Holding
+from policy.model import Direction, Mode, PolicyKind, PolicyRef
+from policy.parsing import parse_policy
+from policy.ports import PROTOCOLS
+from policy.rulebook import NamedPorts
+from policy.scope import Scope
+from policy.selector import pod_labels
+from wire.keys import Kind
+from wire.labels import NAMESPACE_LABEL
+from wire.records import IP, Identity, Node, value_or
+
+POLICY_MAPS = tuple(POLICY_RANK)
+_NEEDED = (Kind.POLICY, Kind.IDENTITY)
+
+
+class Policing:
+    """`take` what changed in the store, then `refresh`. `changed_pods` is called with the identities
+    whose pods are policed, and those of which this is new or past.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        members: Members,
+        *,
+        delta: Delta,
+        changed_pods: Callable[[Set[int], Set[int]], None],
+        mode: Mode = Mode.AUDIT,
+        namespaces: Mapping[str, Mode] | None = None,
+        default_local: bool = True,
+    ) -> None:
+        self._store, self._members, self._own = store, members, members.cluster
+        self._delta, self._changed_pods = delta, changed_pods
+        self._mode, self._namespaces = mode, dict(namespaces or {})
+        self._scope = Scope(self._own, default_local)
+        self.engine = Engine()
+        self.policed: set[int] = set()
+        """Identities of pods of this node that a policy holds for."""
+        self._here: set[int] = set()
+        self._ports = _Ports()
+        self._nodes: dict[tuple[str, str], frozenset[str]] = {}
+        self._host: frozenset[str] = frozenset()
+        self._due: Wishes = {}
+        self._found: dict[bytes, bytes] = {}
+        self._postponed: Wishes = {}
+        self._computed = False
+        self._judged: object = None
+
+    def restore(self, outside: Mapping[bytes, bytes], subjects: Mapping[bytes, bytes]) -> None:
+        """What md_outside and md_subject held at the start: prefixes keep their numbers."""
+        self._found = dict(subjects)
+        facts = [decode(Entry("md_outside", key, value)) for key, value in outside.items()]
+        numbers = {cast(IPNetwork, f["prefix"]): cast(int, f["identity"]) for f in facts}
+        self.engine.cidrs.restore({prefix: n for prefix, n in numbers.items() if n >= FIRST_CIDR})
+
+    def mode_of(self, identity: int) -> Mode:
+        """By the namespace of the identity, else the cluster's."""
+        namespace = self.engine.peers.labels.get(identity, {}).get(NAMESPACE_LABEL, "")
+        return self._namespaces.get(namespace, self._mode)
+
+    def set_host(self, addresses: frozenset[str]) -> None:
+        """The node's own addresses."""
+        before, self._host = self._host, addresses
+        self._want_addresses(before ^ addresses)
+
+    def set_here(self, identities: Set[int]) -> None:
+        """The identities of this node's pods."""
+        moved = self._here ^ identities
+        self._here = set(identities)
+        for identity in moved:
+            self._place(identity)
+
+    def take(self, dirty: Dirty) -> None:
+        """These names changed in the store."""
+        for (cluster, kind), names in dirty.items():
+            if kind is Kind.POLICY and cluster == self._own:
+                if self._computed:
+                    self._resume()
+                for name in names:
+                    self._take_policy(name)
+            elif kind is Kind.IDENTITY:
+                for name in names:
+                    self._take_identity(cluster, name)
+            elif kind is Kind.IP:
+                self._take_ips(cluster, names)
+            elif kind is Kind.NODE:
+                for name in names:
+                    self._take_node(cluster, name)
+
+    def refresh(self) -> bool:
+        """Brings desired up to date; True if there is something for the next round."""
+        if all(state.synced(Kind.IDENTITY) and state.synced(Kind.IP) for state in self._store.clusters.values()):
+            self._resume()
+        for (map, key), value in self._due.items():
+            if value is not None and _differ_in_revision(self._found.get(key), value):
+                self._postponed[map, key] = value
+                self._delta.want(map, key, self._found[key])
+            else:
+                self._delta.want(map, key, value)
+        self._due = {}
+        # What is in force at the start stays so until our own cluster has told its policies and its pods' labels.
+        if self._store.synced(self._own, _NEEDED):
+            self._compute()
+            self._computed = True
+            self._prune()
+        return bool(self._due)
+
+    def _resume(self) -> None:
+        """Until all clusters have been heard after a start, entries of those that were not stand as they were found:
+        connections need not be judged again because of them. A policy that changes ends the wait.
+        """
+        self._found = {}
+        self._due |= self._postponed
+        self._postponed = {}
+
+    def _compute(self) -> None:
+        update = self.engine.compute()
+        for network, number in update.cidrs.items():
+            self._want_outside(network, number)
+        for (subject, direction, peer, block), allowed in update.entries.items():
+            entry = policy_entry(subject, direction, peer, *block, allowed=bool(allowed))
+            self._delta.want(entry.map, entry.key, None if allowed is None else entry.value)
+        for identity, holding in update.subjects.items():
+            self._hold(identity, holding)
+        policed = {identity for identity in self._here if self.engine.holds(identity)}
+        if moved := policed ^ self.policed:
+            self.policed = policed
+            self._changed_pods(policed, moved)
+
+    def _hold(self, identity: int, holding: Holding | None) -> None:
+        closed = holding.closed if holding else frozenset[Direction]()
+        audit = self.mode_of(identity) is Mode.AUDIT
+        revision = holding.revision if holding else 0
+        entry = subject_entry(identity, revision=revision, closed=closed, audit=audit)
+        if holding is None:
+            self._due.pop((entry.map, entry.key), None)
+            self._postponed.pop((entry.map, entry.key), None)
+            self._delta.want(entry.map, entry.key, None)
+        else:
+            self._due[entry.map, entry.key] = entry.value
+
+    def _take_policy(self, name: str) -> None:
+        kind, _, rest = name.partition("/")
+        namespace, _, bare = rest.partition("/")
+        if kind not in list(PolicyKind):
+            return
+        ref = PolicyRef(PolicyKind(kind), "" if namespace == "-" else namespace, bare)
+        raw = self._store.record(self._own, Kind.POLICY, name)
+        document = msgspec.json.decode(cast(msgspec.Raw, raw)) if raw is not None else None
+        self.engine.set_policy(ref, parse_policy(ref, document, self._scope) if raw is not None else None)
+
+    def _take_identity(self, cluster: str, name: str) -> None:
+        record = cast(Identity | None, self._store.record(cluster, Kind.IDENTITY, name))
+        identity = int(name)
+        self.engine.set_identity(identity, pod_labels(record.labels) if record else None)
+        if identity in self._here:
+            self._place(identity)
+
+    def _place(self, identity: int) -> None:
+        self.engine.set_present(identity, identity in self._here and self.mode_of(identity) is not Mode.OFF)
+
+    def _take_ips(self, cluster: str, names: Iterable[str]) -> None:
+        touched: set[int] = set()
+        for name in names:
+            record = cast(IP | None, self._store.record(cluster, Kind.IP, name))
+            touched |= self._ports.put((cluster, name), record)
+        for identity in touched:
+            self.engine.set_named_ports(identity, self._ports.of(identity))
+
+    def _take_node(self, cluster: str, name: str) -> None:
+        node = cast(Node | None, self._store.record(cluster, Kind.NODE, name))
+        addresses = frozenset(a.ip for a in (node.addresses or ()) if _is_address(a.ip)) if node else frozenset[str]()
+        before = self._nodes.pop((cluster, name), frozenset())
+        if addresses:
+            self._nodes[cluster, name] = addresses
+        self._want_addresses(before ^ addresses)
+
+    def _want_addresses(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            number: int | None = None
+            if address in self._host:
+                number = int(Reserved.HOST)
+            elif any(address in known for known in self._nodes.values()):
+                number = int(Reserved.REMOTE_NODE)
+            self._want_outside(ip_network(address), number)
+
+    def _want_outside(self, network: IPNetwork, number: int | None) -> None:
+        """A node's own address is a node's, also if a policy names it as a prefix."""
+        if network.prefixlen == network.max_prefixlen and (number is None or number >= FIRST_CIDR):
+            text = str(network.network_address)
+            if text in self._host:
+                number = int(Reserved.HOST)
+            elif any(text in known for known in self._nodes.values()):
+                number = int(Reserved.REMOTE_NODE)
+            else:
+                number = self.engine.cidrs.numbers.get(network, number)
+        entry = outside_entry(network, number or 0)
+        self._delta.want(entry.map, entry.key, None if number is None else entry.value)
+
+    def _prune(self) -> None:
+        """What was found at the start goes when those who own it have been heard."""
+        states = self._store.clusters.values()
+        facts = frozenset(state.name for state in states if state.synced(Kind.IDENTITY) and state.synced(Kind.IP))
+        present = frozenset(state.name for state in states)
+        if (facts, present) == self._judged:
+            return
+        self._judged = (facts, present)
+        everybody = facts == present
+        self._delta.prune("md_policy", lambda key, value: self._peer_heard(key, facts, everybody))
+        if self._own in facts:
+            self._delta.prune("md_subject", lambda key, value: True)
+        if everybody and all(state.synced(Kind.NODE) for state in states):
+            self._delta.prune("md_outside", lambda key, value: True)
+        else:
+            self._judged = None
+
+    def _peer_heard(self, key: bytes, heard: frozenset[str], everybody: bool) -> bool:
+        peer = cast(int, decode(Entry("md_policy", key, bytes(4)))["peer"])
+        number = 0 if peer >= FIRST_CIDR else cluster_of(peer, max_clusters=self._members.max_clusters)
+        owner = self._members.name_of(number) if number else self._own
+        return owner in heard if owner in self._store.clusters else everybody
+
+
+class _Ports:
+    """The named ports of pods by identity. Where pods of one identity disagree, a name means all of their numbers."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], tuple[int, frozenset[tuple[int, str, int]]]] = {}
+        self._sayers: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
+
+    def put(self, who: tuple[str, str], record: IP | None) -> set[int]:
+        """Returns the identities whose names may mean something else now."""
+        ports = frozenset(
+            (PROTOCOLS[port.protocol], port.name, port.port)
+            for port in (value_or(record.named_ports, []) if record else [])
+            if port.protocol in PROTOCOLS and port.name and 0 < port.port <= 0xFFFF
+        )
+        before = self._said.pop(who, None)
+        touched = set()
+        if before is not None:
+            self._sayers[before[0]].discard(who)
+            if not self._sayers[before[0]]:
+                del self._sayers[before[0]]
+            touched.add(before[0])
+        if record is not None and ports:
+            self._said[who] = (record.id, ports)
+            self._sayers[record.id].add(who)
+            touched.add(record.id)
+        return touched
+
+    def of(self, identity: int) -> NamedPorts:
+        names: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
+        for who in self._sayers.get(identity, ()):
+            for protocol, name, number in self._said[who][1]:
+                names[protocol, name].add(number)
+        return dict(names)
+
+
+def _differ_in_revision(found: bytes | None, wanted: bytes) -> bool:
+    """Otherwise they are equal, or one of them is not there."""
+    if found is None:
+        return False
+    one, other = Subject.from_buffer_copy(found), Subject.from_buffer_copy(wanted)
+    return bool(one.flags == other.flags and one.revision != other.revision)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_network(text))
+    except ValueError:
+        return False

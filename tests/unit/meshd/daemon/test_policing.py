@@ -1,0 +1,233 @@
+"""Policies and identities come from a store; what the kernel shall hold comes out, in force only when it is there."""
+
+import json
+from typing import Any
+
+from datapath.description import decode
+from datapath.entries import Entry
+from identity.numbering import identity_range
+from meshd.daemon.kernel import PolicyShape
+from meshd.daemon.members import Members
+from meshd.daemon.policing import Policing
+from meshd.daemon.store import Store
+from meshd.daemon.watch import Changes
+from meshd.reconcile.delta import Delta
+from policy.model import Mode
+from wire.codec import Scope, encode
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
+from wire.labels import CLUSTER_LABEL, NAMESPACE_LABEL, format_labels
+from wire.records import IP, Label, NamedPort, Node, NodeAddress
+
+IDS = {"cluster1": 1, "cluster2": 2}
+POD, FRIEND, FAR = 65536 + 1, 65536 + 2, 2 * 65536 + 1
+NAME = "CiliumNetworkPolicy/default/p"
+Facts = list[dict[str, Any]]
+
+
+class Desk:
+    """A node of cluster1 that hears what a test says."""
+
+    def __init__(self, *, mode: Mode = Mode.ENFORCE, namespaces: dict[str, Mode] | None = None) -> None:
+        self.store = Store(lambda: None)
+        self.members = Members("cluster1", 1, max_clusters=255)
+        self.delta = Delta(PolicyShape())
+        self.moved: list[set[int]] = []
+        self.policing = Policing(
+            self.store,
+            self.members,
+            delta=self.delta,
+            changed_pods=lambda policed, moved: self.moved.append(set(moved)),
+            mode=mode,
+            namespaces=namespaces,
+        )
+        for cluster, number in IDS.items():
+            self.members.join(cluster, number)
+            self.store.accept(cluster, Scope(cluster, number, identity_range(number)))
+
+    def say(self, cluster: str, kind: Kind, name: str, value: bytes | None) -> None:
+        changes = Changes({name: value}) if value is not None else Changes({}, {name})
+        self.store.apply(cluster, kind, changes, now=0.0)
+
+    def identity(self, number: int, app: str, *, namespace: str = "default") -> None:
+        cluster = "cluster1" if number < 2 * 65536 else "cluster2"
+        labels = [Label("app", app), Label(CLUSTER_LABEL, cluster), Label(NAMESPACE_LABEL, namespace)]
+        self.say(cluster, Kind.IDENTITY, str(number), format_labels(labels).encode())
+
+    def policy(self, *rules: dict[str, Any], name: str = NAME) -> None:
+        spec = {"endpointSelector": {"matchLabels": {"app": "pod"}}, "ingress": list(rules)}
+        self.say("cluster1", Kind.POLICY, name, json.dumps({"spec": spec}).encode())
+
+    def sync(self, cluster: str) -> None:
+        for kind in (*SHARED_KINDS, *(LOCAL_KINDS if cluster == "cluster1" else ())):
+            self.store.listed(cluster, kind, now=0.0)
+
+    def round(self) -> bool:
+        self.policing.take(self.store.take(1000))
+        return self.policing.refresh()
+
+    def settle(self) -> None:
+        while self.round():
+            pass
+
+    def wanted(self, map: str) -> Facts:
+        return [decode(Entry(map, key, value)) for key, value in sorted(self.delta.desired[map].items())]
+
+
+def ready(**how: Any) -> Desk:
+    """POD is here, everybody has been heard, and a policy lets FRIEND in."""
+    desk = Desk(**how)
+    desk.identity(POD, "pod")
+    desk.identity(FRIEND, "friend")
+    desk.identity(FAR, "friend")
+    desk.policy({"fromEndpoints": [{"matchLabels": {"app": "friend"}}]})
+    desk.policing.set_here({POD})
+    for cluster in IDS:
+        desk.sync(cluster)
+    return desk
+
+
+def test_entries_come_one_round_before_what_puts_them_into_force() -> None:
+    desk = ready()
+    assert desk.round(), "there is more to do"
+    assert {fact["peer"] for fact in desk.wanted("md_policy")} == {1, FRIEND}
+    assert not desk.wanted("md_subject")
+    assert not desk.round()
+    (subject,) = desk.wanted("md_subject")
+    assert (subject["identity"], subject["closed"], subject["audit"]) == (POD, [0], False)
+    assert desk.moved == [{POD}]
+    assert desk.policing.policed == {POD}
+
+
+def test_the_revision_changes_with_the_entries_and_comes_back_with_them() -> None:
+    desk = ready()
+    desk.settle()
+    (before,) = desk.wanted("md_subject")
+    desk.identity(FRIEND, "foe")
+    desk.settle()
+    (between,) = desk.wanted("md_subject")
+    desk.identity(FRIEND, "friend")
+    desk.settle()
+    (after,) = desk.wanted("md_subject")
+    assert before == after
+    assert between["revision"] != before["revision"]
+
+
+def test_nothing_is_computed_before_the_own_cluster_told_its_policies() -> None:
+    desk = Desk()
+    desk.identity(POD, "pod")
+    desk.policing.set_here({POD})
+    desk.store.listed("cluster1", Kind.IDENTITY, now=0.0)
+    desk.settle()
+    assert not desk.policing.policed
+    desk.policy({})
+    desk.store.listed("cluster1", Kind.POLICY, now=0.0)
+    desk.settle()
+    assert desk.policing.policed == {POD}
+
+
+def test_modes() -> None:
+    audit = ready(mode=Mode.AUDIT)
+    audit.settle()
+    assert [fact["audit"] for fact in audit.wanted("md_subject")] == [True]
+    off = ready(mode=Mode.ENFORCE, namespaces={"default": Mode.OFF})
+    off.settle()
+    assert not off.policing.policed
+    one = ready(mode=Mode.OFF, namespaces={"default": Mode.ENFORCE})
+    one.settle()
+    assert [fact["audit"] for fact in one.wanted("md_subject")] == [False]
+
+
+def test_a_policy_that_goes_takes_everything_along_at_once() -> None:
+    desk = ready()
+    desk.settle()
+    desk.say("cluster1", Kind.POLICY, NAME, None)
+    assert not desk.round()
+    assert not desk.wanted("md_policy")
+    assert not desk.wanted("md_subject")
+    assert desk.moved[-1] == {POD}
+    assert not desk.policing.policed
+
+
+def test_nodes_and_prefixes_are_who_they_are() -> None:
+    desk = ready()
+    desk.policing.set_host(frozenset({"172.18.1.11", "10.0.0.254"}))
+    node = Node(name="n2", cluster="cluster2", cluster_id=2, addresses=[NodeAddress("InternalIP", "172.18.2.11")])
+    desk.say("cluster2", Kind.NODE, "n2", encode(node))
+    desk.policy({"fromCIDR": ["172.18.0.0/16", "172.18.2.11/32"]})
+    desk.settle()
+    known = {str(fact["prefix"]): fact["identity"] for fact in desk.wanted("md_outside")}
+    assert known.pop("172.18.0.0/16") >= 1 << 24
+    assert known == {"172.18.1.11/32": 1, "10.0.0.254/32": 1, "172.18.2.11/32": 6}
+    desk.say("cluster2", Kind.NODE, "n2", None)
+    desk.settle()
+    known = {str(fact["prefix"]): fact["identity"] for fact in desk.wanted("md_outside")}
+    assert known["172.18.2.11/32"] >= 1 << 24, "now it is what the policy names"
+
+
+def test_names_of_ports_are_those_of_the_pods() -> None:
+    desk = ready()
+    desk.policy({"toPorts": [{"ports": [{"port": "web", "protocol": "TCP"}]}]})
+    record = IP(ip="10.0.0.1", host_ip="172.18.1.11", id=POD, named_ports=[NamedPort("web", 8080, "TCP")])
+    desk.say("cluster1", Kind.IP, "10.0.0.1", encode(record))
+    desk.settle()
+    assert {(f["peer"], f["port"], f["length"]) for f in desk.wanted("md_policy")} == {(1, 0, 0), (0, 8080, 24)}
+    desk.say("cluster1", Kind.IP, "10.0.0.1", None)
+    desk.settle()
+    assert [fact["peer"] for fact in desk.wanted("md_policy")] == [1]
+
+
+BOTH = (
+    {"fromEndpoints": [{"matchLabels": {"app": "friend", CLUSTER_LABEL: "cluster2"}}]},
+    {"fromCIDR": ["10.9.0.0/16"]},
+)
+
+
+def restarted() -> Desk:
+    """What stood in the maps is found again; only the own cluster has been heard."""
+    first = ready()
+    first.policy(*BOTH)
+    first.settle()
+    again = Desk()
+    again.policing.restore(first.delta.desired["md_outside"], first.delta.desired["md_subject"])
+    for name, entries in first.delta.desired.items():
+        again.delta.restore(name, entries)
+    again.identity(POD, "pod")
+    again.identity(FRIEND, "friend")
+    again.policy(*BOTH)
+    again.policing.set_here({POD})
+    again.sync("cluster1")
+    again.settle()
+    return again
+
+
+def removed(desk: Desk) -> set[object]:
+    round = desk.delta.plan()
+    steps = [step for step in (round.deletes if round else ()) if step.map == "md_policy"]
+    return {decode(Entry("md_policy", key, bytes(4)))["peer"] for step in steps for key in step.items}
+
+
+def test_a_restart_writes_nothing_whoever_is_heard_first() -> None:
+    desk = restarted()
+    assert desk.delta.plan() is None, "the other cluster has not been heard"
+    desk.identity(FAR, "friend")
+    desk.sync("cluster2")
+    desk.settle()
+    assert desk.delta.plan() is None
+    assert not desk.delta.unclaimed()
+
+
+def test_what_a_silent_cluster_was_allowed_stays_until_it_speaks() -> None:
+    desk = restarted()
+    assert FAR not in removed(desk)
+    desk.sync("cluster2")
+    desk.settle()
+    assert removed(desk) == {FAR}
+
+
+def test_a_policy_that_changes_while_a_cluster_is_silent_is_in_force() -> None:
+    desk = restarted()
+    desk.policy(BOTH[0])
+    desk.settle()
+    round = desk.delta.plan()
+    assert round is not None
+    assert "md_subject" in {step.map for step in round.upserts}, "tracked connections are judged again"
