@@ -16,6 +16,8 @@ COMMANDS = {
     "certs": "certs.command:certs",
     "daemon": "meshd.daemon.command:daemon",
     "explain": "meshd.explain:explain",
+    "monitor": "meshd.monitor:monitor",
+    "policy": "meshd.policies:policy",
     "proxy": "meshd.proxy:proxy",
     "service": "meshd.service:service",
     "status": "meshd.status:status",

@@ -15,6 +15,7 @@ from datapath.interface import Interface, find_endpoint
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
 from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
+from datapath.ringbuf import Ring
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
 from meshd.daemon.policing import POLICY_MAPS
@@ -40,6 +41,8 @@ class Datapath:
     """Sentences about other socket load balancers on this node."""
     tunnel: str = ""
     """Name of the tunnel device, "" if there is none that could be probed through."""
+    ring: Ring | None = None
+    """Events of the programs; None where there is no kernel."""
 
 
 def open_datapath(config: DaemonConfig) -> Datapath:
@@ -65,7 +68,7 @@ def _open(config: DaemonConfig) -> Datapath:
     held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
     own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
-    return Datapath(target, pods, held, own, tuple(written), foreign, device.name)
+    return Datapath(target, pods, held, own, tuple(written), foreign, device.name, Ring(loaded.folder))
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,11 @@ class Policing:
         numbers = {cast(IPNetwork, f["prefix"]): cast(int, f["identity"]) for f in facts}
         self.engine.cidrs.restore({prefix: n for prefix, n in numbers.items() if n >= FIRST_CIDR})
 
+    def document(self, ref: PolicyRef) -> object:
+        """The policy as it was written, None if it is gone."""
+        raw = self._store.record(self._own, Kind.POLICY, f"{ref.kind}/{ref.namespace or '-'}/{ref.name}")
+        return msgspec.json.decode(cast(msgspec.Raw, raw)) if raw is not None else None
+
     def mode_of(self, identity: int) -> Mode:
         """By the namespace of the identity, else the cluster's."""
         namespace = self.engine.peers.labels.get(identity, {}).get(NAMESPACE_LABEL, "")
@@ -168,9 +173,8 @@ class Policing:
         if kind not in list(PolicyKind):
             return
         ref = PolicyRef(PolicyKind(kind), "" if namespace == "-" else namespace, bare)
-        raw = self._store.record(self._own, Kind.POLICY, name)
-        document = msgspec.json.decode(cast(msgspec.Raw, raw)) if raw is not None else None
-        self.engine.set_policy(ref, parse_policy(ref, document, self._scope) if raw is not None else None)
+        document = self.document(ref)
+        self.engine.set_policy(ref, parse_policy(ref, document, self._scope) if document is not None else None)
 
     def _take_identity(self, cluster: str, name: str) -> None:
         record = cast(Identity | None, self._store.record(cluster, Kind.IDENTITY, name))

@@ -38,6 +38,7 @@ from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.underlay import interfaces
+from meshd.daemon.verdicts import Verdicts
 from meshd.daemon.vigil import Vigil
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
@@ -124,6 +125,8 @@ class Daemon:
             default_local=config.policy_default_local_cluster,
         )
         self.mesh.listeners.append(self.policing.take)
+        self.verdicts = Verdicts()
+        self._ring = datapath.ring
         self._pod_target = datapath.pods
         self._interfaces_moved = False
         self._restore(datapath)
@@ -152,6 +155,8 @@ class Daemon:
                     changed=self.mesh.suspicion.reconsider,
                 )
                 self.clustermesh.refresh()
+                if self._ring is not None:
+                    self.verdicts.attach(self._ring)
                 group.create_task(self.local.run(), name="local")
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
                 group.create_task(self.loop.run(), name="reconcile")

@@ -11,6 +11,7 @@ from meshd.daemon.inspection import Inspection
 from meshd.daemon.kernel import describe_entry
 from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
+from meshd.daemon.policyview import PolicyView
 from meshd.daemon.presence import HEARTBEAT_MAX_S, PresenceState
 from meshd.daemon.prober import NO_EVIDENCE
 from meshd.daemon.readiness import EVENTS
@@ -38,6 +39,7 @@ class Report:
     def routes(self) -> Mapping[str, Callable[..., object]]:
         return {
             **Inspection(self._daemon).routes(),
+            **PolicyView(self._daemon).routes(),
             "/v1/status": self.status,
             "/v1/desired": self.desired,
             "/v1/realised": self.realised,
@@ -89,6 +91,7 @@ class Report:
             if target["failing"]:
                 found.append(f"{target['failing']} keys of {target['name']} cannot be written")
         found += service_findings(self._daemon)
+        found += PolicyView(self._daemon).findings()
         found += self._foreign()
         found += [f"start-up: {event} is still missing" for event in self._daemon.readiness.missing]
         return found

@@ -111,6 +111,7 @@ def _daemon(layout: Layout, cluster: Cluster, node: Node, cgroups: Path) -> Part
         f"--bpffs={BPFFS}",
         f"--cgroup={cgroup}",
         f"--device={DEVICE}",
+        "--policy=enforce",
         *_instance(layout, cluster, node.name),
     )
     socket = socket_path(layout, cluster.name, node.name, "daemon")

@@ -8,11 +8,12 @@ import pytest
 
 from datapath.entries import ipcache_entry
 from datapath.layout import DropReason
+from datapath.ringbuf import Ring, parse_event
 from tests.support.policed import TUNNEL, Bench, bench, interfaces
 from tests.support.policy_model import Model, build
 from tests.support.policy_oracle import Party
 from tests.support.policyscript import FOLDER, read_script
-from tests.support.testrun import frame, icmp_error
+from tests.support.testrun import frame, icmp_error, run
 
 pytestmark = pytest.mark.root
 
@@ -123,6 +124,47 @@ def test_audit_counts_and_lets_pass(made: Bench) -> None:
     after = made.maps.drops()
     assert after[DropReason.POLICY_AUDITED] - before[DropReason.POLICY_AUDITED] == 1
     assert after[DropReason.POLICY_CLOSED] == before[DropReason.POLICY_CLOSED]
+
+
+def test_what_was_decided_is_told_once_for_a_connection_and_for_each_drop(made: Bench) -> None:
+    model = three(server_policy(app="peer"))
+    made.load(model)
+    at = interfaces(model)["pod"]
+    ring = Ring(made.loaded.folder)
+    try:
+        list(ring.read(1_000_000))
+        for flags in (SYN, ACK, ACK):
+            made.run("policy_in", frame(PEER, POD, "TCP", 80, source_port=9000, flags=flags), at)
+        for _ in range(2):
+            made.run("policy_in", frame(OTHER, POD, "TCP", 81, source_port=9001), at)
+        told = [parse_event(record) for record in ring.read(100)]
+    finally:
+        ring.close()
+    assert [event.reason for event in told] == [DropReason.NONE, *[DropReason.POLICY_CLOSED] * 2]
+    drop = told[-1]
+    assert (str(drop.source), str(drop.destination), drop.port, drop.direction) == (OTHER, POD, 81, 0)
+    assert (drop.subject, drop.peer) == (model.identities["pod"], model.identities["other"])
+
+
+def test_a_flood_of_drops_is_told_in_part_and_counted_whole(made: Bench) -> None:
+    model = three(server_policy(app="peer"))
+    made.load(model)
+    at = interfaces(model)["pod"]
+    before = made.maps.drops()
+    ring = Ring(made.loaded.folder)
+    try:
+        list(ring.read(1_000_000))
+        path = made.loaded.programs.path("policy_in")
+        packet = frame(OTHER, POD, "TCP", 81)
+        made.namespace.call(lambda: run(path, packet, ifindex=at, repeat=20_000))
+        told = len(list(ring.read(1_000_000)))
+    finally:
+        ring.close()
+    after = made.maps.drops()
+    dropped = after[DropReason.POLICY_CLOSED] - before[DropReason.POLICY_CLOSED]
+    assert dropped == 20_000
+    assert told + after[DropReason.EVENT_SUPPRESSED] - before[DropReason.EVENT_SUPPRESSED] == dropped
+    assert told < 10_000
 
 
 def test_a_peer_that_claims_a_reserved_identity_gains_nothing(made: Bench) -> None:
