@@ -1,4 +1,5 @@
-"""The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel on the tunnel device.
+"""The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel and to_tunnel on the tunnel
+devices, from_network on the underlay device.
 
 Attaches with a fixed priority and handle, so that replacing loses
 no packet and nobody else's filter is touched. Works in the network namespace of the calling thread; synchronous
@@ -37,6 +38,8 @@ PROGRAMS = {
     "from_pod": Side.INGRESS,
     "to_pod": Side.EGRESS,
     "from_tunnel": Side.INGRESS,
+    "to_tunnel": Side.EGRESS,
+    "from_network": Side.INGRESS,
 }
 
 
@@ -51,8 +54,14 @@ def attach_endpoint(ifindex: int, programs: Programs, *, netlink: IPRoute | None
 
 
 def attach_tunnel(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
-    """from_tunnel on the ingress of the tunnel device; whether anything was written. Raises AttachError."""
-    return _attach(ifindex, "from_tunnel", programs, netlink)
+    """from_tunnel and to_tunnel on a tunnel device; whether anything was written. Raises AttachError."""
+    written = [_attach(ifindex, name, programs, netlink) for name in ("from_tunnel", "to_tunnel")]
+    return any(written)
+
+
+def attach_network(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
+    """from_network on the underlay device; whether anything was written. Raises AttachError."""
+    return _attach(ifindex, "from_network", programs, netlink)
 
 
 def detach(ifindex: int, instance: str, *, netlink: IPRoute | None = None) -> bool:

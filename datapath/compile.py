@@ -17,7 +17,7 @@ from datapath.hooks import HOOKS
 from datapath.layout import MAGLEV_PATTERN, MAPS, MapType
 from datapath.source import FOLDER
 
-TC_PROGRAMS = ("from_pod", "to_pod", "from_tunnel", "policy_out", "policy_in")
+TC_PROGRAMS = ("from_pod", "to_pod", "from_tunnel", "to_tunnel", "from_network", "policy_out", "policy_in")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from types import MappingProxyType
 
-from datapath.entries import OVERHEAD4, Entry, IPAddress
+from datapath.entries import OVERHEAD4, Direct, Entry, IPAddress
 from datapath.layout import (
     AddrKey,
     AffmKey,
@@ -19,6 +19,8 @@ from datapath.layout import (
     EndpointFlag,
     Family,
     FrontKey,
+    Node,
+    NodeFlag,
     Outside,
     Peer,
     PeerFlag,
@@ -48,6 +50,7 @@ def describe(entry: Entry) -> str:
     subject = {
         "md_ipcache": ("address",),
         "md_cidrs": ("prefix",),
+        "md_node": ("address",),
         "md_endpoint": ("address",),
         "md_be4": ("backend_id",),
         "md_be6": ("backend_id",),
@@ -101,6 +104,23 @@ def _decode_endpoint(key: bytes, value: bytes) -> dict[str, object]:
         "host_mac": bytes(v.host_mac),
         "identity": v.identity,
         "policed": bool(v.flags & EndpointFlag.POLICED),
+    }
+
+
+def _decode_node(key: bytes, value: bytes) -> dict[str, object]:
+    k, v = AddrKey.from_buffer_copy(key), Node.from_buffer_copy(value)
+    hops: dict[int, IPAddress] = {4: IPv4Address(bytes(v.hop4)), 6: IPv6Address(bytes(v.hop6))}
+    ways = {4: NodeFlag.DIRECT4, 6: NodeFlag.DIRECT6}
+    direct = {n: Direct(v.direct_ifindex, hops[n], v.direct_mtu) if v.flags & ways[n] else None for n in ways}
+    return {
+        "address": _address(k.family, bytes(k.word)),
+        "cluster_id": v.cluster_id,
+        "remote": bool(v.flags & NodeFlag.REMOTE),
+        "here": bool(v.flags & NodeFlag.HERE),
+        "tunnel_ifindex": v.tunnel_ifindex,
+        "tunnel_mtu": v.tunnel_mtu,
+        "direct4": direct[4],
+        "direct6": direct[6],
     }
 
 
@@ -185,6 +205,7 @@ _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingPr
     {
         "md_ipcache": _decode_ipcache,
         "md_cidrs": _decode_cidr,
+        "md_node": _decode_node,
         "md_endpoint": _decode_endpoint,
         "md_be4": _decode_backend,
         "md_be6": _decode_backend,

@@ -18,6 +18,8 @@ from datapath.layout import (
     Endpoint,
     EndpointFlag,
     FrontKey,
+    Node,
+    NodeFlag,
     Peer,
     PeerFlag,
     Svc,
@@ -39,6 +41,7 @@ OVERHEAD6 = 40 + 8 + 8 + 14
 RANK: Mapping[str, int] = MappingProxyType(
     {
         "md_cfg": 0,
+        "md_node": 1,
         "md_endpoint": 1,
         "md_be4": 2,
         "md_be6": 2,
@@ -77,6 +80,54 @@ def cidr_entry(
     word = prefix.network_address.packed
     key = CidrKey(prefixlen=32 + prefix.prefixlen, family=prefix.version, word=_padded(word))
     return Entry("md_cidrs", bytes(key), _peer(identity, tunnel, remote, unreachable))
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Packets of one family go to `hop` through a device as they are; `mtu` in bytes."""
+
+    ifindex: int
+    hop: IPAddress
+    mtu: int
+
+
+def node_entry(
+    address: IPAddress,
+    *,
+    cluster_id: int,
+    remote: bool,
+    here: bool = False,
+    tunnel_ifindex: int = 0,
+    tunnel_mtu: int = 0,
+    direct4: Direct | None = None,
+    direct6: Direct | None = None,
+) -> Entry:
+    """A node by one of its addresses, and what carries packets there: tunnel device 0 and no direct way mean nothing
+    does. `tunnel_mtu` is the largest packet inside. Both families leave by one device.
+    """
+    flags = NodeFlag.REMOTE if remote else NodeFlag(0)
+    flags |= NodeFlag.HERE if here else NodeFlag(0)
+    flags |= NodeFlag.TUNNEL if tunnel_ifindex else NodeFlag(0)
+    direct6 = None if direct4 and direct6 and direct4.ifindex != direct6.ifindex else direct6
+    flags |= NodeFlag.DIRECT4 if direct4 else NodeFlag(0)
+    flags |= NodeFlag.DIRECT6 if direct6 else NodeFlag(0)
+    direct = direct4 or direct6
+    value = Node(
+        cluster_id=cluster_id,
+        flags=flags,
+        tunnel_ifindex=tunnel_ifindex,
+        direct_ifindex=direct.ifindex if direct else 0,
+        tunnel_mtu=tunnel_mtu,
+        direct_mtu=min(direct.mtu, 0xFFFF) if direct else 0,
+        hop4=_packed4(direct4.hop) if direct4 else (ctypes.c_uint8 * 4)(),
+        hop6=_padded(direct6.hop.packed if direct6 else b""),
+    )
+    return Entry("md_node", _addr_key(address), bytes(value))
+
+
+def inner_mtu(underlay_mtu: int, version: int) -> int:
+    """The largest IP packet that a tunnel over an underlay of this MTU and IP version carries; 0 if none is known."""
+    return max(0, min(underlay_mtu, 0xFFFF) - (OVERHEAD4 if version == 4 else OVERHEAD6))
 
 
 def endpoint_entry(
@@ -170,8 +221,8 @@ def config_entry(*, tunnel_ifindex: int, underlay_mtu: int, node_netns: int = 0)
     _require("tunnel_ifindex", tunnel_ifindex, 0x7FFFFFFF)
     cfg = Cfg(
         tunnel_ifindex=tunnel_ifindex,
-        inner_mtu4=max(0, underlay_mtu - OVERHEAD4),
-        inner_mtu6=max(0, underlay_mtu - OVERHEAD6),
+        inner_mtu4=inner_mtu(underlay_mtu, 4),
+        inner_mtu6=inner_mtu(underlay_mtu, 6),
         node_netns=node_netns,
     )
     return Entry("md_cfg", bytes(4), bytes(cfg))

@@ -67,6 +67,14 @@ class VerdictCode(IntEnum):
     DENY = 2
 
 
+class NodeFlag(IntFlag):
+    TUNNEL = 1
+    DIRECT4 = 2
+    DIRECT6 = 4
+    REMOTE = 8
+    HERE = 16
+
+
 class DropReason(IntEnum):
     """Why something was dropped. Those of NOT_DROPS are counted, but what they count passes."""
 
@@ -86,6 +94,9 @@ class DropReason(IntEnum):
     POLICY_CLOSED = 13
     POLICY_AUDITED = 14
     EVENT_SUPPRESSED = 15
+    UNREACHABLE = 16
+    UNKNOWN_NODE = 17
+    WRONG_CLUSTER = 18
 
     @property
     def label(self) -> str:
@@ -106,6 +117,23 @@ class CidrKey(ctypes.Structure):
 
 class Peer(ctypes.Structure):
     _fields_ = (("identity", _u32), ("flags", _u32), ("tunnel", _v6))
+
+
+class Node(ctypes.Structure):
+    _fields_ = (
+        ("cluster_id", _u32),
+        ("flags", _u32),
+        ("tunnel_ifindex", _u32),
+        ("direct_ifindex", _u32),
+        ("tunnel_mtu", _u16),
+        ("direct_mtu", _u16),
+        ("hop4", _v4),
+        ("hop6", _v6),
+    )
+
+
+class ReplyKey(ctypes.Structure):
+    _fields_ = (("pod", AddrKey), ("node", AddrKey))
 
 
 class Endpoint(ctypes.Structure):
@@ -288,6 +316,8 @@ STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
         "addr_key": AddrKey,
         "cidr_key": CidrKey,
         "peer": Peer,
+        "node": Node,
+        "reply_key": ReplyKey,
         "endpoint": Endpoint,
         "svc4_key": Svc4Key,
         "svc6_key": Svc6Key,
@@ -356,6 +386,8 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
     {
         "md_ipcache": MapSpec(MapType.HASH, AddrKey, Peer, 524_288),
         "md_cidrs": MapSpec(MapType.LPM_TRIE, CidrKey, Peer, 65_536),
+        "md_node": MapSpec(MapType.HASH, AddrKey, Node, 131_072),
+        "md_replies": MapSpec(MapType.LRU_HASH, ReplyKey, Peer, 16_384),
         "md_endpoint": MapSpec(MapType.HASH, AddrKey, Endpoint, 4_096),
         "md_svc4": MapSpec(MapType.HASH, Svc4Key, Svc, 131_072),
         "md_svc6": MapSpec(MapType.HASH, Svc6Key, Svc, 131_072),

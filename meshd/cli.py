@@ -17,6 +17,7 @@ COMMANDS = {
     "daemon": "meshd.daemon.command:daemon",
     "explain": "meshd.explain:explain",
     "monitor": "meshd.monitor:monitor",
+    "plan": "meshd.plan:plan",
     "policy": "meshd.policies:policy",
     "proxy": "meshd.proxy:proxy",
     "service": "meshd.service:service",

@@ -86,6 +86,9 @@ def show(entry: Status, console: Console) -> None:
         age = age_text(target["in_sync_age_s"])
         sync = f"in sync for {age}" if target["in_sync"] else f"{target['failing']} failing"
         console.print(f"  {target['name']}: {sync}; {held}", highlight=False)
+    if routing := entry.get("routing"):
+        ways = ", ".join(f"{kind} {count}" for kind, count in routing["routes"].items()) or "no nodes"
+        console.print(f"  ways to PodCIDRs: {ways} (`meshd plan`)", highlight=False)
     if missing:
         console.print(f"  not yet: {', '.join(missing)}", highlight=False)
 

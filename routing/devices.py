@@ -1,14 +1,27 @@
-"""The devices that meshd makes: `ensure_vxlan`, create or adopt. In the network namespace of the calling thread."""
+"""The tunnel devices that meshd makes: create or adopt. In the network namespace of the calling thread.
+
+A device in collect-metadata mode sends to its own UDP port and receives on it, so nodes that announce another port than
+ours are reached by a device of theirs. All carry the alias `meshd:<instance>`, which marks them as ours.
+"""
 
 import errno
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-DEFAULT_PORT = 8473
+from routing.tunnel import DEFAULT, Encapsulation, Tunnel
+
+DEFAULT_PORT = DEFAULT.port
+NAMES = ("md_vxlan", "md_geneve")
+"""What the names of our devices begin with."""
 _ADDRGEN_NONE = 1
+_NOARP = 0x80
+_KINDS = {Encapsulation.VXLAN: "vxlan", Encapsulation.GENEVE: "geneve"}
+_PORTS = {Encapsulation.VXLAN: "IFLA_VXLAN_PORT", Encapsulation.GENEVE: "IFLA_GENEVE_PORT"}
+_METADATA = {Encapsulation.VXLAN: "IFLA_VXLAN_COLLECT_METADATA", Encapsulation.GENEVE: "IFLA_GENEVE_COLLECT_METADATA"}
 
 
 class DeviceError(Exception):
@@ -24,25 +37,43 @@ class Device:
     created: bool
 
 
-def ensure_vxlan(*, alias: str, name: str = "md_vxlan", port: int = DEFAULT_PORT) -> Device:
-    """A VXLAN device in collect-metadata mode on UDP `port`, up. `alias` is `meshd:<instance>` and marks it as ours.
+def ensure_tunnel(tunnel: Tunnel, *, alias: str, name: str, mtu: int = 0) -> Device:
+    """A tunnel device in collect-metadata mode on the tunnel's port, up. `mtu` in bytes is that of the packets inside,
+    0 leaves the kernel's.
 
-    Raises DeviceError if the name is somebody else's, or the port is another VXLAN device's.
+    Raises DeviceError if the name is somebody else's, the port is another device's, or the kernel has no such devices.
     """
     with IPRoute() as ipr:
         found = _find(ipr, name)
-        if found is not None:
-            adopted = _adopt(ipr, found, alias, port)
-            if adopted is not None:
-                return adopted
-        return _create(ipr, name, port, alias)
+        device = _adopt(ipr, found, alias, tunnel) if found is not None else None
+        if device is None:
+            device = _create(ipr, name, tunnel, alias)
+        _ensure_mtu(ipr, device, mtu)
+        return device
+
+
+def ensure_vxlan(*, alias: str, name: str = "md_vxlan", port: int = DEFAULT_PORT) -> Device:
+    """`ensure_tunnel` with VXLAN."""
+    return ensure_tunnel(Tunnel(Encapsulation.VXLAN, port), alias=alias, name=name)
+
+
+def remove_tunnels(*, alias: str, keep: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Our tunnel devices but those to `keep`, by name, go; the names of those that went."""
+    removed = []
+    with IPRoute() as ipr:
+        for link in ipr.get_links():
+            name = str(link.get_attr("IFLA_IFNAME"))
+            if name.startswith(NAMES) and name not in keep and link.get_attr("IFLA_IFALIAS") == alias:
+                ipr.link("del", index=link["index"])
+                removed.append(name)
+    return tuple(removed)
 
 
 def _find(ipr: IPRoute, name: str) -> Any:
     return next(iter(ipr.get_links(ifname=name)), None)
 
 
-def _adopt(ipr: IPRoute, link: Any, alias: str, port: int) -> Device | None:
+def _adopt(ipr: IPRoute, link: Any, alias: str, tunnel: Tunnel) -> Device | None:
     """Use what is there; None if it was ours with other settings, and is gone now."""
     name = str(link.get_attr("IFLA_IFNAME"))
     owner = link.get_attr("IFLA_IFALIAS")
@@ -52,34 +83,47 @@ def _adopt(ipr: IPRoute, link: Any, alias: str, port: int) -> Device | None:
             f"'ip link del {name}' if nobody uses it, or stop the other instance"
         )
     index = int(link["index"])
-    if not _is_collect_metadata(link, port):
+    if not _is_collect_metadata(link, tunnel):
         ipr.link("del", index=index)
         return None
+    if not link["flags"] & _NOARP:
+        ipr.link("set", index=index, flags=_NOARP, change=_NOARP)
     if link["state"] != "up":
-        _bring_up(ipr, index, name, port)
+        _bring_up(ipr, index, name, tunnel)
     return Device(index, name, created=False)
 
 
-def _is_collect_metadata(link: Any, port: int) -> bool:
+def _data(link: Any, kind: str) -> Any:
     info = link.get_attr("IFLA_LINKINFO")
-    data = info.get_attr("IFLA_INFO_DATA") if info else None
-    if data is None or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+    return info.get_attr("IFLA_INFO_DATA") if info and info.get_attr("IFLA_INFO_KIND") == kind else None
+
+
+def _is_collect_metadata(link: Any, tunnel: Tunnel) -> bool:
+    data = _data(link, _KINDS[tunnel.encapsulation])
+    if data is None:
         return False
-    return bool(data.get_attr("IFLA_VXLAN_COLLECT_METADATA")) and data.get_attr("IFLA_VXLAN_PORT") == port
+    metadata = data.get_attr(_METADATA[tunnel.encapsulation])
+    # Geneve's is a flag without a value: there or not.
+    is_set = bool(metadata) if tunnel.encapsulation is Encapsulation.VXLAN else metadata is not None
+    return is_set and data.get_attr(_PORTS[tunnel.encapsulation]) == tunnel.port
 
 
-def _create(ipr: IPRoute, name: str, port: int, alias: str) -> Device:
+def _holders(ipr: IPRoute, port: int) -> Iterator[str]:
+    """Names of the tunnel devices of this namespace that have the UDP port."""
+    for link in ipr.get_links():
+        for encapsulation, kind in _KINDS.items():
+            data = _data(link, kind)
+            if data is not None and data.get_attr(_PORTS[encapsulation]) == port:
+                yield str(link.get_attr("IFLA_IFNAME"))
+
+
+def _create(ipr: IPRoute, name: str, tunnel: Tunnel, alias: str) -> Device:
+    if holder := next(_holders(ipr, tunnel.port), ""):
+        raise DeviceError(_held(name, tunnel, f"the device {holder} ('ip -d link show {holder}')"))
     try:
-        ipr.link(
-            "add",
-            ifname=name,
-            kind="vxlan",
-            vxlan_collect_metadata=True,
-            vxlan_learning=False,
-            vxlan_port=port,
-        )
+        ipr.link("add", ifname=name, **_attributes(tunnel))
     except NetlinkError as error:
-        raise _refused(name, port, error) from error
+        raise _refused(name, tunnel, error) from error
     link = _find(ipr, name)
     index = int(link["index"])
     try:
@@ -87,26 +131,51 @@ def _create(ipr: IPRoute, name: str, port: int, alias: str) -> Device:
         addrgen = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDRGEN_NONE]]}
         ipr.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", addrgen]]})
         ipr.link("set", index=index, ifalias=alias)
-        _bring_up(ipr, index, name, port)
+        # Nobody answers to neighbour discovery: the programs at both ends know where packets go.
+        ipr.link("set", index=index, flags=_NOARP, change=_NOARP)
+        _bring_up(ipr, index, name, tunnel)
     except (NetlinkError, DeviceError):
         ipr.link("del", index=index)
         raise
     return Device(index, name, created=True)
 
 
-def _bring_up(ipr: IPRoute, index: int, name: str, port: int) -> None:
+def _attributes(tunnel: Tunnel) -> dict[str, Any]:
+    if tunnel.encapsulation is Encapsulation.GENEVE:
+        return {"kind": "geneve", "geneve_collect_metadata": True, "geneve_port": tunnel.port}
+    return {"kind": "vxlan", "vxlan_collect_metadata": True, "vxlan_learning": False, "vxlan_port": tunnel.port}
+
+
+def _bring_up(ipr: IPRoute, index: int, name: str, tunnel: Tunnel) -> None:
     try:
         ipr.link("set", index=index, state="up")
     except NetlinkError as error:
-        raise _refused(name, port, error) from error
+        raise _refused(name, tunnel, error) from error
 
 
-def _refused(name: str, port: int, error: NetlinkError) -> DeviceError:
+def _ensure_mtu(ipr: IPRoute, device: Device, mtu: int) -> None:
+    """For what the node's stack sends: the programs look at their own figure."""
+    if not mtu:
+        return
+    (link,) = ipr.get_links(device.ifindex)
+    if link.get_attr("IFLA_MTU") != mtu:
+        try:
+            ipr.link("set", index=device.ifindex, mtu=mtu)
+        except NetlinkError as error:
+            raise DeviceError(f"{device.name}: the kernel refuses an MTU of {mtu}: {error}") from error
+
+
+def _held(name: str, tunnel: Tunnel, holder: str) -> str:
+    return (
+        f"{name}: UDP port {tunnel.port} is held by {holder}: give meshd another port with --tunnel-port, "
+        f"here and in what the node announces (meshd.io/tunnel)"
+    )
+
+
+def _refused(name: str, tunnel: Tunnel, error: NetlinkError) -> DeviceError:
     if error.code in (errno.EADDRINUSE, errno.EEXIST):
-        return DeviceError(
-            f"{name}: UDP port {port} is held by another VXLAN device or program on this node "
-            f"('ip -d link show type vxlan', 'ss -ulpn'): give meshd another tunnel port"
-        )
+        return DeviceError(_held(name, tunnel, "another program on this node ('ss -ulpn')"))
     if error.code == errno.EOPNOTSUPP:
-        return DeviceError(f"{name}: this kernel has no VXLAN: CONFIG_VXLAN is needed")
+        option = {Encapsulation.VXLAN: "CONFIG_VXLAN", Encapsulation.GENEVE: "CONFIG_GENEVE"}[tunnel.encapsulation]
+        return DeviceError(f"{name}: this kernel has no {tunnel.encapsulation} devices: {option} is needed")
     return DeviceError(f"{name}: {error}")

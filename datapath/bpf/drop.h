@@ -20,6 +20,9 @@ enum drop_reason {
 	DROP_POLICY_CLOSED = 13,    /* a policy closes this direction, and no rule allows it */
 	POLICY_AUDITED = 14,        /* a policy would have dropped it: counted, but passed on */
 	EVENT_SUPPRESSED = 15,      /* not told to user space: too many in this moment, or nobody reads; counted */
+	DROP_UNREACHABLE = 16,      /* md_node says that nothing carries packets to the destination's node */
+	DROP_UNKNOWN_NODE = 17,     /* came by the tunnel from an address that is no node's */
+	DROP_WRONG_CLUSTER = 18,    /* came by the tunnel from a node of another cluster than the source's */
 	DROP_REASONS,
 };
 

@@ -51,6 +51,35 @@ struct peer {
 };
 _Static_assert(sizeof(struct peer) == 24, "peer");
 
+enum node_flag {
+	NODE_TUNNEL = 1,  /* tunnel_ifindex is the device that sends to it */
+	NODE_DIRECT4 = 2, /* IPv4 packets go to hop4 as they are */
+	NODE_DIRECT6 = 4, /* IPv6 packets go to hop6 as they are */
+	NODE_REMOTE = 8,  /* of another cluster */
+	NODE_HERE = 16,   /* this node itself */
+};
+
+/* Value of md_node, key is an address of the node: whose it is, and the one place that decides what carries packets
+ * there. Without a flag for a packet it is dropped. */
+struct node {
+	__u32 cluster_id;
+	__u32 flags; /* enum node_flag */
+	__u32 tunnel_ifindex;
+	__u32 direct_ifindex;
+	__u16 tunnel_mtu; /* largest IP packet that one tunnel packet carries; 0: no limit */
+	__u16 direct_mtu; /* of the direct device; 0: no limit */
+	__be32 hop4;
+	__be32 hop6[4];
+};
+_Static_assert(sizeof(struct node) == 40, "node");
+
+/* Key of md_replies: a remote node that spoke to a pod of this node. */
+struct reply_key {
+	struct addr_key pod;
+	struct addr_key node;
+};
+_Static_assert(sizeof(struct reply_key) == 40, "reply_key");
+
 enum endpoint_flag {
 	ENDPOINT_POLICED = 1, /* policy_in hangs on its interface: deliver through it, not past it */
 };
@@ -354,7 +383,7 @@ struct cfg {
 	__u32 tunnel_ifindex; /* md_vxlan; 0: not there yet */
 	__u16 inner_mtu4;     /* largest IP packet that one IPv4-underlay tunnel packet carries; 0: no limit */
 	__u16 inner_mtu6;     /* the same over an IPv6 underlay */
-	__u64 node_netns;     /* cookie of the node's own network namespace; 0: not known */
+	__u64 node_netns;     /* cookie of the network namespace whose sockets are left alone; 0: none */
 };
 _Static_assert(sizeof(struct cfg) == 16, "cfg");
 

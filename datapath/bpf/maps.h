@@ -10,6 +10,10 @@
 BPF_TABLE_PINNED("hash", struct addr_key, struct peer, md_ipcache, MD_IPCACHE_SIZE, MD_PINS "/md_ipcache", BPF_F_NO_PREALLOC);
 /* CIDR -> peer: the fallback */
 BPF_TABLE_PINNED("lpm_trie", struct cidr_key, struct peer, md_cidrs, MD_CIDRS_SIZE, MD_PINS "/md_cidrs", BPF_F_NO_PREALLOC);
+/* address -> node: the nodes of all clusters */
+BPF_TABLE_PINNED("hash", struct addr_key, struct node, md_node, MD_NODE_SIZE, MD_PINS "/md_node", BPF_F_NO_PREALLOC);
+/* pod, remote node -> peer: answers to a node's own traffic go back the way it came; written by the programs only */
+BPF_TABLE_PINNED("lru_hash", struct reply_key, struct peer, md_replies, MD_REPLIES_SIZE, MD_PINS "/md_replies", 0);
 /* address -> endpoint: the pods of this node */
 BPF_TABLE_PINNED("hash", struct addr_key, struct endpoint, md_endpoint, MD_ENDPOINT_SIZE, MD_PINS "/md_endpoint", BPF_F_NO_PREALLOC);
 /* frontend, slot -> backend number */

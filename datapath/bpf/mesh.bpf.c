@@ -7,16 +7,23 @@
  *     │  destination remote?  no ──> TC_ACT_UNSPEC: the packet is the CNI's
  *     │  source = endpoint of this interface?  no ──> drop
  *     │  destination's cluster withdrawn?  yes ──> drop, ICMP
- *     │  clamp MSS, TTL - 1, VNI = identity of A
- *     ▼
- *   md_vxlan ══ underlay ══ md_vxlan
- *                             │ ingress: from_tunnel (a probe goes back, or to the daemon that waits for it)
- *                             │  does the VNI fit the source address?  no ──> drop
- *                             │  destination an endpoint here?  no ──> drop
- *                             ▼
- *                          redirect_peer into pod B; an answer comes from the frontend
+ *     │  clamp MSS, TTL - 1, what does md_node say of the destination's node?
+ *     ├─ tunnel: VNI = identity of A                     direct: redirect_neigh ─┐
+ *     ▼                                                                          ▼
+ *   md_vxlan ══ underlay ══ md_vxlan                        underlay ── underlay device
+ *                             │ ingress: from_tunnel (probes: probe.h)           │ ingress: from_network
+ *                             │  is the outer source a node of the source's      │  destination an endpoint here and
+ *                             │  cluster, does the VNI fit?  no ──> drop         │  source remote?  no ──> the stack's
+ *                             │  destination an endpoint here?                   │
+ *                             │  no ──> the stack's, if it is this cluster's     │
+ *                             ▼                                                  │
+ *                          redirect_peer into pod B  <───────────────────────────┘
+ * An answer of a backend comes from the frontend (service_ct.h).
+ * What the node itself sends to a remote pod is routed to md_vxlan (egress: to_tunnel) or to the pod's node.
  */
 #define BPF_LICENSE GPL
+
+#include <linux/errno.h>
 
 #include "parse.h"
 #include "maps.h"
@@ -25,7 +32,7 @@
 #include "mss.h"
 #include "too_big.h"
 #include "withdrawn.h"
-#include "tunnel.h"
+#include "node.h"
 #include "probe.h"
 #include "socket_lb.h"
 #include "service_ct.h"
@@ -54,9 +61,10 @@ int from_pod(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct endpoint *source;
+	struct way way = {};
+	struct node *node;
 	struct peer *peer;
-	struct cfg *cfg;
-	__u16 inner_mtu;
+	__u32 reason;
 
 	if (!parse(skb, &p))
 		return TC_ACT_UNSPEC;
@@ -64,6 +72,8 @@ int from_pod(struct __sk_buff *skb)
 		return drop(skb, DROP_NO_BACKEND);
 	peer = lookup_peer(&p.destination);
 	if (!is_ours(peer))
+		peer = lookup_reply(&p);
+	if (!peer)
 		return TC_ACT_UNSPEC;
 	source = md_endpoint.lookup(&p.source);
 	if (!source || source->ifindex != skb->ifindex)
@@ -73,33 +83,66 @@ int from_pod(struct __sk_buff *skb)
 	/* The stack answers "time exceeded"; it forwards nothing with that TTL. */
 	if (p.ttl <= 1)
 		return TC_ACT_UNSPEC;
-	cfg = lookup_cfg();
-	if (!cfg || !cfg->tunnel_ifindex)
-		return drop(skb, DROP_NO_TUNNEL);
+	node = lookup_node(peer);
+	reason = select_way(node, peer, p.source.family, &way);
+	if (reason)
+		return drop(skb, reason);
 	parse_tcp(skb, &p);
-	inner_mtu = peer->flags & PEER_TUNNEL6 ? cfg->inner_mtu6 : cfg->inner_mtu4;
-	if (is_too_big(skb, &p, inner_mtu))
-		return answer_too_big(skb, &p, inner_mtu);
-	clamp_mss(skb, &p, inner_mtu);
+	if (is_too_big(skb, &p, way.mtu))
+		return answer_too_big(skb, &p, way.mtu);
+	clamp_mss(skb, &p, way.mtu);
 	decrement_ttl(skb, &p);
-	return encap(skb, peer, source->identity, cfg->tunnel_ifindex);
+	return carry(skb, &way, node, peer, p.source.family, source->identity);
 }
 
-/* 0, or the reason why the source may not be who the VNI says it is. */
-static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *p, __u32 identity)
+/* tc egress of a tunnel device, for what the node's own stack routes there. */
+int to_tunnel(struct __sk_buff *skb)
+{
+	struct bpf_tunnel_key given = {};
+	struct packet p = {};
+	struct way way = {};
+	struct peer *peer, *self;
+	struct node *node;
+	__u32 reason;
+
+	/* What from_pod sends has its key already. */
+	if (bpf_skb_get_tunnel_key(skb, &given, sizeof(given), 0) != -EINVAL)
+		return TC_ACT_UNSPEC;
+	if (!parse(skb, &p))
+		return drop(skb, DROP_INVALID);
+	peer = lookup_peer(&p.destination);
+	if (!is_ours(peer))
+		return drop(skb, DROP_UNREACHABLE);
+	node = lookup_node(peer);
+	reason = select_way(node, peer, p.source.family, &way);
+	if (reason)
+		return drop(skb, reason);
+	self = md_ipcache.lookup(&p.source);
+	return carry(skb, &way, node, peer, p.source.family,
+		     self && !(self->flags & PEER_REMOTE) ? self->identity : IDENTITY_REMOTE_NODE);
+}
+
+/* DROP_NONE, or the reason why the source may not be who the tunnel says it is. */
+static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *p, __u32 identity,
+					  struct addr_key *outer)
 {
 	struct peer *peer = md_ipcache.lookup(&p->source);
+	struct node *node;
 	bool exact = peer;
 
-	if (!peer)
+	if (!peer) {
+		node = md_node.lookup(&p->source);
+		if (node)
+			return check_node(outer, node);
 		peer = lookup_cidr(&p->source);
+	}
 	if (peer && !(peer->flags & PEER_REMOTE))
 		return DROP_SOURCE_LOCAL;
 	if (!exact)
 		count(SOURCE_UNVERIFIED, skb->len);
 	else if (identity && peer->identity != identity) /* 0: the sender knew none */
 		return DROP_IDENTITY_MISMATCH;
-	return DROP_NONE;
+	return check_origin(outer, peer);
 }
 
 static __always_inline int deliver(struct __sk_buff *skb, struct endpoint *endpoint)
@@ -126,25 +169,64 @@ int to_pod(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-/* tc ingress of md_vxlan. */
+/* This cluster's pods without an interface of their own (yet) and this node itself are the stack's to reach. */
+static __always_inline int pass_to_stack(struct __sk_buff *skb, struct packet *p)
+{
+	struct peer *peer = md_ipcache.lookup(&p->destination);
+	struct node *node = md_node.lookup(&p->destination);
+
+	if ((peer && !(peer->flags & PEER_REMOTE)) || (node && node->flags & NODE_HERE)) {
+		bpf_skb_change_type(skb, PACKET_HOST);
+		return TC_ACT_UNSPEC;
+	}
+	return drop(skb, DROP_NO_ENDPOINT);
+}
+
+/* tc ingress of a tunnel device. */
 int from_tunnel(struct __sk_buff *skb)
 {
+	struct addr_key outer = {};
 	struct packet p = {};
 	struct endpoint *endpoint;
 	__u32 identity, reason;
 
 	if (skb->protocol == be16(ETH_P_PROBE))
 		return from_probe(skb);
-	if (!received_identity(skb, &identity))
+	if (!received_metadata(skb, &identity, &outer))
 		return drop(skb, DROP_NO_TUNNEL_KEY);
 	if (!parse(skb, &p))
 		return drop(skb, DROP_INVALID);
-	reason = check_source(skb, &p, identity);
+	reason = check_source(skb, &p, identity, &outer);
 	if (reason)
 		return drop(skb, reason);
 	endpoint = md_endpoint.lookup(&p.destination);
 	if (!endpoint)
-		return drop(skb, DROP_NO_ENDPOINT);
+		return pass_to_stack(skb, &p);
+	if (identity == IDENTITY_REMOTE_NODE)
+		remember_node(&p, &outer);
+	to_frontend(skb, &p);
+	return deliver(skb, endpoint);
+}
+
+/* tc ingress of the underlay device: what comes without encapsulation. */
+int from_network(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct endpoint *endpoint;
+	struct node *node;
+
+	if (!parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	endpoint = md_endpoint.lookup(&p.destination);
+	if (!endpoint || p.ttl <= 1)
+		return TC_ACT_UNSPEC;
+	if (!is_ours(lookup_peer(&p.source))) {
+		node = md_node.lookup(&p.source);
+		if (!node || !(node->flags & NODE_REMOTE))
+			return TC_ACT_UNSPEC;
+		remember_node(&p, &p.source);
+	}
+	decrement_ttl(skb, &p);
 	to_frontend(skb, &p);
 	return deliver(skb, endpoint);
 }

@@ -8,6 +8,7 @@
 
 #define TUNNEL_TTL 64
 
+/* Sends by the tunnel device; from that device's own egress the packet just goes on. */
 static __always_inline int encap(struct __sk_buff *skb, struct peer *peer, __u32 identity, __u32 tunnel_ifindex)
 {
 	struct bpf_tunnel_key key = {.tunnel_id = identity, .tunnel_ttl = TUNNEL_TTL};
@@ -22,17 +23,23 @@ static __always_inline int encap(struct __sk_buff *skb, struct peer *peer, __u32
 	}
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
 		return drop(skb, DROP_NO_TUNNEL);
-	return bpf_redirect(tunnel_ifindex, 0);
+	return skb->ifindex == tunnel_ifindex ? TC_ACT_UNSPEC : bpf_redirect(tunnel_ifindex, 0);
 }
 
-/* The VNI of a received packet in *identity; false without tunnel metadata. */
-static __always_inline bool received_identity(struct __sk_buff *skb, __u32 *identity)
+/* The VNI and the outer source of a received packet; false without tunnel metadata. *outer must be zero. */
+static __always_inline bool received_metadata(struct __sk_buff *skb, __u32 *identity, struct addr_key *outer)
 {
 	struct bpf_tunnel_key key = {};
 
-	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0) &&
-	    bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		outer->family = FAMILY_V4;
+		outer->word[0] = __builtin_bswap32(key.remote_ipv4);
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		outer->family = FAMILY_V6;
+		__builtin_memcpy(outer->word, key.remote_ipv6, sizeof(outer->word));
+	} else {
 		return false;
+	}
 	*identity = key.tunnel_id;
 	return true;
 }

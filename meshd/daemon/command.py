@@ -12,6 +12,7 @@ from meshd.daemon.datapath import DatapathError
 from meshd.daemon.program import run_daemon
 from meshd.health import HealthListenError
 from policy.model import Mode
+from routing.plan import Mode as RoutingMode
 
 EXIT_OK = 0
 
@@ -42,6 +43,11 @@ class Broken(click.ClickException):
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where sockets are made.  [default: /run/meshd]")
 @click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of this daemon.  [default: <cluster>.<node>]")
+@click.option("--tunnel", help="This node's tunnel, as it announces it.  [default: vxlan:8473]")
+@click.option(
+    "--routing-mode", type=click.Choice(list(RoutingMode)), help="Ways to other clusters' nodes.  [default: tunnel]"
+)
+@click.option("--underlay", type=click.Choice([4, 6]), help="IP version that tunnels use.  [default: 4]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")
 @click.option("--policy", type=click.Choice(list(Mode)), help="What comes of network policies.  [default: audit]")

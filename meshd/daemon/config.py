@@ -1,7 +1,8 @@
 """The daemon's configuration: keys of the file are the flags' names with "_"."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -9,6 +10,7 @@ from datapath.maglev import DEFAULT_SIZE
 from globalsvc.preferences import Balancing
 from meshd.config import Settings
 from policy.model import Mode
+from routing.plan import Mode as RoutingMode
 
 
 class DaemonConfig(Settings):
@@ -33,7 +35,18 @@ class DaemonConfig(Settings):
     """Underlay device, whose MTU bounds the tunnel's packets. Default: that of the default route."""
     health: str = ""
     """IP:PORT of /healthz, /readyz and /metrics; nowhere if empty."""
-    tunnel_port: int = 8473
+    tunnel: str = "vxlan:8473"
+    """What this node's tunnel device is: vxlan:PORT or geneve:PORT, as the node announces it (agent's `tunnel`)."""
+    routing_mode: RoutingMode = RoutingMode.TUNNEL
+    """How nodes of other clusters are reached: tunnel, direct or hybrid. A remote's file may say another one."""
+    underlay: Literal[4, 6] = 4
+    """IP version of the nodes' addresses that tunnels end at."""
+    subnets: tuple[tuple[IPv4Network | IPv6Network, ...], ...] = ()
+    """Groups of networks between whose nodes routers carry the pods' packets too: direct although not on-link."""
+    unreachable: Literal["skip", "error"] = "skip"
+    """Whether a remote node that nothing leads to makes this daemon degraded."""
+    host_routes: bool = True
+    """Whether the node itself shall reach the pods of other clusters."""
     max_clusters: int = 255
     load_balancing: Balancing = Balancing.RANDOM
     """How a backend is chosen where a service does not say (meshd.io/load-balancing)."""

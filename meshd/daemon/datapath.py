@@ -8,7 +8,7 @@ from functools import partial
 
 from datapath.attach import AttachError, attach_endpoint, attach_tunnel
 from datapath.enforcement import enforce, relax
-from datapath.entries import Entry, config_entry
+from datapath.entries import inner_mtu
 from datapath.foreign import foreign_programs
 from datapath.hooks import HookError
 from datapath.interface import Interface, find_endpoint
@@ -17,11 +17,15 @@ from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
 from datapath.ringbuf import Ring
 from meshd.daemon.config import DaemonConfig
-from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
+from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
 from meshd.daemon.policing import POLICY_MAPS
+from meshd.daemon.survey import Survey, Surveyor
 from meshd.daemon.underlay import netns_cookie, underlay_mtu
+from meshd.daemon.wantedroutes import ROUTES
 from meshd.reconcile.target import TargetError
-from routing.devices import DeviceError, ensure_vxlan
+from routing.devices import DeviceError, ensure_tunnel
+from routing.routes import HostRoutes, RouteError
+from routing.tunnel import BadTunnel, parse_tunnel
 
 
 class DatapathError(Exception):
@@ -30,12 +34,17 @@ class DatapathError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Datapath:
-    """The targets, what the maps held at the start, this node's own entry, and what had to be written."""
+    """The targets, what they held at the start, who asks the kernel of ways, the number by which the kernel's programs
+    know this network namespace, and what had to be written.
+    """
 
     maps: MapTarget
     pods: PodTarget
     held: Mapping[str, Mapping[bytes, bytes]]
-    own_entry: Entry
+    survey: Surveyor
+    routes: RouteTarget
+    held_routes: Mapping[bytes, bytes]
+    netns: int
     written: tuple[str, ...]
     foreign_programs: Callable[[], tuple[str, ...]] = tuple
     """Sentences about other socket load balancers on this node."""
@@ -49,7 +58,9 @@ def open_datapath(config: DaemonConfig) -> Datapath:
     """Raises DatapathError."""
     try:
         return _open(config)
-    except (LoadError, PinsError, PinMismatch, HookError, DeviceError, AttachError, MapError, TargetError) as error:
+    except (LoadError, PinsError, PinMismatch, HookError, MapError, TargetError) as error:
+        raise DatapathError(str(error)) from error
+    except (DeviceError, AttachError, RouteError, BadTunnel) as error:
         raise DatapathError(str(error)) from error
     except OSError as error:
         raise DatapathError(f"underlay device {config.device!r}: {error.strerror}; give --device another") from error
@@ -57,8 +68,9 @@ def open_datapath(config: DaemonConfig) -> Datapath:
 
 def _open(config: DaemonConfig) -> Datapath:
     mtu = underlay_mtu(config.device)
+    own, alias = parse_tunnel(config.tunnel), f"meshd:{config.name}"
     loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup, config.map_sizes, config.maglev_size))
-    device = ensure_vxlan(alias=f"meshd:{config.name}", port=config.tunnel_port)
+    device = ensure_tunnel(own, alias=alias, name=own.own_device, mtu=inner_mtu(mtu, config.underlay))
     written = [*loaded.written, *([device.name] if device.created else [])]
     if attach_tunnel(device.ifindex, loaded.programs):
         written.append("from_tunnel")
@@ -66,9 +78,12 @@ def _open(config: DaemonConfig) -> Datapath:
     target = MapTarget(maps)
     pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
     held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
-    own = config_entry(tunnel_ifindex=device.ifindex, underlay_mtu=mtu, node_netns=netns_cookie())
+    survey = Survey(own, alias, loaded.programs, lambda: underlay_mtu(config.device), config.underlay)
+    routes = RouteTarget(HostRoutes())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
-    return Datapath(target, pods, held, own, tuple(written), foreign, device.name, Ring(loaded.folder))
+    held_routes = routes.dump(ROUTES)
+    told = (tuple(written), foreign, device.name, Ring(loaded.folder))
+    return Datapath(target, pods, held, survey, routes, held_routes, netns_cookie(), *told)
 
 
 @dataclass(frozen=True, slots=True)

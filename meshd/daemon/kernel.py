@@ -1,5 +1,5 @@
-"""The kernel as targets of the reconcilers: the pinned maps, and the pods of this node with their interfaces. Used in
-the worker thread only.
+"""The kernel as targets of the reconcilers: the pinned maps, the pods of this node with their interfaces, and the
+node's own routes. Used in the worker thread only.
 """
 
 import sys
@@ -14,10 +14,14 @@ from datapath.layout import MAPS as LAYOUTS
 from datapath.layout import AddrKey, Endpoint, Family, Iface, Svc, Svc4Key, Svc6Key
 from datapath.maps import MapError, MapFull
 from datapath.policing import POLICY_RANK
+from meshd.daemon.wantedroutes import prefix_of
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
+from routing.hostroute import HostRoute, parse_host_route
+from routing.routes import RouteError
+from wire.records import IPNetwork
 
-MAPS = ("md_cfg", "md_be4", "md_be6", "md_affm", "md_maglev", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
+MAPS = ("md_cfg", "md_node", "md_be4", "md_be6", "md_affm", "md_maglev", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
 """The maps that the daemon reconciles; md_endpoint is written by the pods' target."""
 _SERVICES = {"md_svc4": (Svc4Key, "md_be4"), "md_svc6": (Svc6Key, "md_be6")}
 
@@ -28,6 +32,14 @@ class PinnedMaps(Protocol):
     def dump(self, map: str) -> dict[bytes, bytes]: ...
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None: ...
     def delete(self, map: str, keys: Iterable[bytes]) -> None: ...
+
+
+class KernelRoutes(Protocol):
+    """What routing.routes.HostRoutes does."""
+
+    def dump(self) -> dict[IPNetwork, HostRoute]: ...
+    def upsert(self, routes: Iterable[HostRoute]) -> None: ...
+    def delete(self, prefixes: Iterable[IPNetwork]) -> None: ...
 
 
 class MapTarget:
@@ -205,3 +217,41 @@ def _packed(key: bytes) -> bytes:
 def _key(packed: bytes) -> bytes:
     blank = bytes(6)
     return endpoint_entry(ip_address(packed), ifindex=1, mac=blank, host_mac=blank, identity=0).key
+
+
+class RouteTarget:
+    """The node's own routes; key and value are prefix and way as text."""
+
+    def __init__(self, routes: KernelRoutes) -> None:
+        self._routes = routes
+
+    def dump(self, map: str) -> dict[bytes, bytes]:
+        try:
+            return {str(prefix).encode(): route.way.encode() for prefix, route in self._routes.dump().items()}
+        except RouteError as error:
+            raise TargetError(map, "dump", str(error)) from error
+
+    def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
+        try:
+            self._routes.upsert(parse_host_route(key.decode(), way.decode()) for key, way in items.items())
+        except RouteError as error:
+            raise TargetError(map, "upsert", str(error)) from error
+
+    def delete(self, map: str, keys: Iterable[bytes]) -> None:
+        try:
+            self._routes.delete(prefix_of(key) for key in keys)
+        except RouteError as error:
+            raise TargetError(map, "delete", str(error)) from error
+
+
+class RouteShape:
+    """Routes do not depend on each other."""
+
+    def rank(self, map: str, key: bytes) -> int:
+        return 0
+
+    def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
+        return ()
+
+    def describe(self, map: str, key: bytes) -> str:
+        return f"route {key.decode()}"

@@ -16,13 +16,16 @@ from meshd.daemon.addresses import Addresses
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
 from meshd.daemon.backends import PROTOCOLS, Endpoint
 from meshd.daemon.members import Members
+from meshd.daemon.nodes import Nodes
 from meshd.daemon.prefixes import Prefixes
 from meshd.daemon.restoration import Restoration, peer_identity
 from meshd.daemon.services import Services
 from meshd.daemon.store import Dirty, Store
 from meshd.daemon.suspicion import Suspicion
+from meshd.daemon.wantedroutes import ROUTES, WantedRoutes
 from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
+from routing.plan import Settings, Surroundings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 from wire.local import LocalService
 from wire.records import IP, IPNetwork, Node, Service
@@ -45,18 +48,29 @@ class Mesh:
         node: str,
         maps: Delta,
         pods: Delta,
+        routes: Delta | None = None,
+        underlay_version: int = 4,
         balancing: Balancing = Balancing.RANDOM,
         table_size: int = DEFAULT_SIZE,
         allowance: Callable[[str], Allowance] = lambda cluster: DEFAULT_ALLOWANCE,
     ) -> None:
+        """`routes` takes the node's own routes (wantedroutes.py); None: there shall be none."""
         self._store, self._members, self._node = store, members, node
         self._own = members.cluster
-        self._maps, self._pods = maps, pods
+        self._maps, self._pods, self._routes = maps, pods, routes
         self.withdrawn: set[str] = set()
         """Clusters that are lost: `withdraw` and `welcome` change it."""
         self.suspicion = Suspicion(store, self._own, allowance)
-        self.addresses = Addresses(self._own, members.rank, withdrawn=self.withdrawn)
-        self.prefixes = Prefixes(self._own, node, members.rank, self.addresses.tunnel, withdrawn=self.withdrawn)
+        self.addresses = Addresses(self._own, members.rank, withdrawn=self.withdrawn, underlay_version=underlay_version)
+        self.nodes = Nodes(Settings(self._own, node, underlay_version=underlay_version), members.rank)
+        self.prefixes = Prefixes(
+            self._own,
+            members.rank,
+            self.addresses.tunnel,
+            withdrawn=self.withdrawn,
+            underlay_version=underlay_version,
+        )
+        self.host_routes = WantedRoutes(self.nodes, self.prefixes)
         self.services = Services(self._merge, balancing=balancing, table_size=table_size)
         self._zone = ""
         self._spilling: dict[str, dict[FrontendName, bool]] = {}
@@ -79,6 +93,14 @@ class Mesh:
     def want(self, entry: Entry) -> None:
         """Something that no cluster says, such as this node's own settings."""
         self._maps.want(entry.map, entry.key, entry.value)
+
+    def surround(self, surroundings: Surroundings) -> None:
+        """What the kernel says of the ways to other nodes."""
+        self._wish(self.nodes.surround(surroundings))
+
+    def configure(self, settings: Settings) -> None:
+        """How the nodes of other clusters shall be reached."""
+        self._wish(self.nodes.configure(settings))
 
     def merge(self, name: str) -> GlobalService | None:
         """The global service of that name as of now."""
@@ -153,6 +175,9 @@ class Mesh:
         self._wish(self._changes(dirty))
         for listener in self.listeners:
             listener(dirty)
+        if self._routes is not None:
+            for (map, key), way in self.host_routes.update().items():
+                self._routes.want(map, key, way)
         if any(own_heard or cluster == self._own for cluster, _ in self._store.dirty):
             return True
         if own_heard:
@@ -171,6 +196,7 @@ class Mesh:
                     services |= names
             elif kind is Kind.NODE:
                 wishes |= self.prefixes.update_nodes(cluster, names, self._nodes(cluster))
+                wishes |= self.nodes.update(cluster, names, self._nodes(cluster))
                 if cluster == self._own and self._node in names:
                     self._place()
                     services |= self._move()
@@ -243,13 +269,14 @@ class Mesh:
             return
         heard = self._heard(Kind.SERVICE), self._heard(Kind.IP), self._heard(Kind.NODE), self._heard(Kind.LOCAL_SERVICE)
         present = frozenset(self._store.clusters)
-        judged = (heard, present, frozenset(self.withdrawn))
+        judged = (heard, present, frozenset(self.withdrawn), bool(self.nodes.waiting))
         if judged == self._judged:
             return
         self._judged = judged
         self._wish(self.services.retain(self._may_stay))
         self._prune()
-        if all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS):
+        heard_all = all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS)
+        if heard_all and not self.nodes.waiting:
             self.services.forget_restored()
             self._restored = None
 
@@ -272,6 +299,10 @@ class Mesh:
                 self._maps.prune(map, lambda key, value: True)
         if self._everybody(Kind.NODE) and self._everybody(Kind.IP):
             self._maps.prune("md_cidrs", lambda key, value: True)
+            if not self.nodes.waiting:
+                self._maps.prune("md_node", lambda key, value: True)
+                if self._routes is not None:
+                    self._routes.prune(ROUTES, lambda key, value: True)
         if self._store.synced(self._own, [Kind.NODE, Kind.IP]):
             self._pods.prune(PODS, lambda key, value: True)
         self._maps.prune("md_ipcache", self._address_may_go)

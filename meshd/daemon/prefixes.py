@@ -11,7 +11,6 @@ from identity.numbering import Reserved
 from meshd.daemon.addresses import remote_identity
 from meshd.daemon.prefixindex import PrefixIndex
 from meshd.daemon.wishes import Wishes
-from routing.plan import Route, RouteKind, plan_node
 from wire.records import IP, IPAddress, IPNetwork, Node
 
 
@@ -24,33 +23,28 @@ class Prefixes:
     def __init__(
         self,
         own: str,
-        node: str,
         rank: Rank,
         tunnel: Callable[[IP], IPAddress | None],
         *,
         withdrawn: Set[str] = frozenset(),
+        underlay_version: int = 4,
     ) -> None:
-        self._own, self._node, self._tunnel, self._withdrawn = own, node, tunnel, withdrawn
+        self._own, self._tunnel, self._withdrawn, self._underlay = own, tunnel, withdrawn, underlay_version
         self._rank = rank
         self._index = PrefixIndex()
         self.blocked: dict[IPNetwork, tuple[str, str]] = {}
         """Prefixes that are not believed, with the cluster that claims them and the one that is believed instead."""
         self._claims: Claims[IPNetwork, Entry | None] = Claims(lambda claimant: rank(claimant.partition("/")[0]))
         self._claimed: dict[str, tuple[IPNetwork, ...]] = {}
-        self.routes: dict[str, tuple[Route, ...]] = {}
-        """The plan by `<cluster>/<node>`, for those who show it."""
+        self.moved: set[IPNetwork] = set()
+        """Prefixes of which another one may be believed now, since somebody last cleared it."""
 
     def update_nodes(self, cluster: str, names: Iterable[str], lookup: Callable[[str], Node | None]) -> Wishes:
         wishes: Wishes = {}
         for name in names:
-            claimant = f"{cluster}/{name}"
             node = lookup(name)
-            routes = plan_node(node, cluster=self._own, node_name=self._node) if node else ()
-            self.routes[claimant] = routes
-            if not routes:
-                del self.routes[claimant]
-            gone = cluster in self._withdrawn
-            wishes |= self._claim(claimant, {route.prefix: _route_entry(route, gone) for route in routes})
+            claims = {prefix: self._node_entry(prefix, node) for prefix in node.pod_cidrs()} if node else {}
+            wishes |= self._claim(f"{cluster}/{name}", claims)
         return wishes
 
     def update_ips(self, cluster: str, names: Iterable[str], lookup: Callable[[str], IP | None]) -> Wishes:
@@ -68,12 +62,29 @@ class Prefixes:
         winner = self._claims.winner(prefix)
         return winner[0].partition("/")[0] if winner and prefix not in self.blocked else ""
 
+    def believed(self, prefix: IPNetwork) -> str:
+        """The claimant that is believed about this prefix, "" if none is."""
+        winner = self._claims.winner(prefix)
+        return winner[0] if winner and prefix not in self.blocked else ""
+
+    def contested(self) -> Iterator[tuple[IPNetwork, list[str]]]:
+        """Prefixes that several say, with these claimants, the believed one first."""
+        return self._claims.conflicts()
+
     def claimants_around(self, prefix: IPNetwork) -> Iterator[str]:
         """Who claims something that `prefix` lies in."""
         for wider in self._index.containing(prefix):
             if winner := self._claims.winner(wider):
                 yield winner[0]
             yield from self._claims.losers(wider)
+
+    def _node_entry(self, prefix: IPNetwork, node: Node) -> Entry | None:
+        """None: the prefix is the CNI's business, or the node has no address that packets could be sent to."""
+        endpoint = node.node_ip(self._underlay)
+        if node.cluster == self._own or endpoint is None:
+            return None
+        gone = node.cluster in self._withdrawn
+        return cidr_entry(prefix, identity=Reserved.WORLD, tunnel=endpoint, remote=True, unreachable=gone)
 
     def _ip_entry(self, prefix: IPNetwork, cluster: str, record: IP) -> Entry:
         remote = cluster != self._own
@@ -101,6 +112,7 @@ class Prefixes:
             elif claimed and self._claims.winner(prefix) is None:
                 self._index.discard(prefix)
         affected = dict.fromkeys(near for prefix in changed for near in (prefix, *self._index.overlapping(prefix)))
+        self.moved.update(affected)
         return {(key.map, key.key): value for prefix in affected for key, value in [self._believed(prefix)]}
 
     def _believed(self, prefix: IPNetwork) -> tuple[Entry, bytes | None]:
@@ -122,12 +134,3 @@ class Prefixes:
         others = {winner[0].partition("/")[0] for winner in winners if winner}
         lower = [other for other in others if self._rank(other) < self._rank(cluster)]
         return min(lower, key=self._rank, default="")
-
-
-def _route_entry(route: Route, unreachable: bool) -> Entry | None:
-    """None: the prefix is the CNI's business, or cannot be reached."""
-    if route.kind is not RouteKind.TUNNEL:
-        return None
-    return cidr_entry(
-        route.prefix, identity=Reserved.WORLD, tunnel=route.endpoint, remote=True, unreachable=unreachable
-    )

@@ -23,7 +23,7 @@ from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
-from meshd.daemon.kernel import MapShape, PodShape, PolicyShape
+from meshd.daemon.kernel import MapShape, PodShape, PolicyShape, RouteShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import Metrics, readiness
@@ -40,8 +40,12 @@ from meshd.daemon.timeline import Timeline
 from meshd.daemon.underlay import interfaces
 from meshd.daemon.verdicts import Verdicts
 from meshd.daemon.vigil import Vigil
+from meshd.daemon.wantedroutes import ROUTES
+from meshd.daemon.ways import Ways
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
+from routing.plan import Settings
+from routing.tunnel import BadTunnel, parse_tunnel
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
 
 logger = logging.getLogger(__name__)
@@ -79,6 +83,10 @@ def check(config: DaemonConfig) -> None:
         problems.append(f"maglev_size: must be one of {', '.join(map(str, SIZES))}, is {config.maglev_size}")
     problems += [f"map_sizes: there is no map {name}" for name in sorted(config.map_sizes.keys() - MAPS.keys())]
     problems += [f"map_sizes: {name} must have room for 1 at least" for name, n in config.map_sizes.items() if n < 1]
+    try:
+        parse_tunnel(config.tunnel)
+    except BadTunnel as error:
+        problems.append(f"tunnel: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -94,7 +102,9 @@ class Daemon:
         self.maps = Reconciler("maps", datapath.maps, MapShape())
         self.pods = Reconciler("pods", datapath.pods, PodShape())
         self.policy = Reconciler("policy", datapath.maps, PolicyShape())
-        self.loop = Loop([self.policy, self.maps, self.pods], executor, refresh=self._refresh, settled=self._observe)
+        self.routes = Reconciler("routes", datapath.routes, RouteShape())
+        self.targets = [self.policy, self.maps, self.pods, self.routes]
+        self.loop = Loop(self.targets, executor, refresh=self._refresh, settled=self._settled)
         self.timeline = Timeline()
         self.clustermesh: Clustermesh | None = None
         self.store = Store(self.loop.wake, allowance=self.allowance)
@@ -104,10 +114,13 @@ class Daemon:
             node=config.node,
             maps=self.maps.delta,
             pods=self.pods.delta,
+            routes=self.routes.delta if config.host_routes else None,
+            underlay_version=config.underlay,
             balancing=config.load_balancing,
             table_size=config.maglev_size,
             allowance=self.allowance,
         )
+        self.ways = Ways(datapath, self.mesh, self.routes if config.host_routes else None, executor, self.loop.wake)
         self.foreign_programs = datapath.foreign_programs
         self._pacer = Pacer(LISTS_APART_S)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
@@ -138,7 +151,9 @@ class Daemon:
         self.policing.set_host(host_addresses())
         self.pods.delta.restore(PODS, datapath.pods.dump(PODS))
         self.mesh.restore(restore(datapath.held, max_clusters=self.config.max_clusters))
-        self.mesh.want(datapath.own_entry)
+        self.routes.delta.restore(ROUTES, datapath.held_routes)
+        if not self.config.host_routes:
+            self.routes.delta.prune(ROUTES, lambda key, value: True)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -159,6 +174,7 @@ class Daemon:
                     self.verdicts.attach(self._ring)
                 group.create_task(self.local.run(), name="local")
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
+                group.create_task(self.ways.run(), name="ways")
                 group.create_task(self.loop.run(), name="reconcile")
                 group.create_task(self._watch_interfaces(), name="interfaces")
                 group.create_task(self._keep_vigil(), name="vigil")
@@ -233,9 +249,28 @@ class Daemon:
             for item in self.pods.retries.failures:
                 self.pods.delta.touch(item)
             self.policing.set_host(host_addresses())
+        settings = self._settings()
+        if settings != self.mesh.nodes.settings:
+            self.mesh.configure(settings)
         more = self.mesh.refresh(time.monotonic())
+        self.ways.look()
         self.policing.set_here(set(self.mesh.addresses.local_pods.values()))
         return self.policing.refresh() or more
+
+    def _settings(self) -> Settings:
+        modes = {remote.cluster: remote.file.routing_mode for remote in self.remotes()}
+        return Settings(
+            self.config.cluster,
+            self.config.node,
+            self.config.routing_mode,
+            {cluster: mode for cluster, mode in modes.items() if mode is not None},
+            self.config.underlay,
+            self.config.subnets,
+        )
+
+    def _settled(self) -> None:
+        self.ways.look()
+        self._observe()
 
     async def _watch_interfaces(self) -> NoReturn:
         """A pod's interface may come after its record, or be made anew: look again whenever the set has changed."""
@@ -258,7 +293,7 @@ class Daemon:
         remotes = self.clustermesh is not None and all(
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
-        settled = not self.store.dirty and not any(r.retries.failures for r in (self.policy, self.maps, self.pods))
+        settled = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
         return {
             "loaded": True,
             "local-synced": local,

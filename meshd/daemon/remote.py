@@ -73,6 +73,11 @@ class Remote:
         store.expect(file.cluster)
 
     @property
+    def file(self) -> RemoteFile:
+        """How it is reached."""
+        return self._file
+
+    @property
     def kinds(self) -> Sequence[Kind]:
         return self._kinds
 

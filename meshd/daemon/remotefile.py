@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, KEYS, Allowance, parse_allowance
+from routing.plan import Mode
 
 DOMAIN = "mesh.cilium.io"
 DEFAULT_PORT = 2379
@@ -22,6 +23,7 @@ _REFUSED = {
     "username": "the client certificate says who we are",
     "password": "the client certificate says who we are",
 }
+_OURS = KEYS | {"routing-mode"}
 
 
 class BadRemoteFile(ValueError):
@@ -39,6 +41,8 @@ class RemoteFile:
     key_file: Path
     server_name: str
     allowance: Allowance = DEFAULT_ALLOWANCE
+    routing_mode: Mode | None = None
+    """How its nodes are reached, if not as all others."""
     warnings: tuple[str, ...] = ()
 
 
@@ -76,8 +80,16 @@ def parse_remote_file(cluster: str, text: str, *, folder: Path) -> RemoteFile:
         key_file=files[2],
         server_name=str(ours.get("server-name") or f"{cluster}.{DOMAIN}"),
         allowance=allowance,
-        warnings=tuple(f"unknown key `meshd.{key}` is ignored" for key in ours if key not in KEYS),
+        routing_mode=_mode(ours.get("routing-mode")),
+        warnings=tuple(f"unknown key `meshd.{key}` is ignored" for key in ours if key not in _OURS),
     )
+
+
+def _mode(value: object) -> Mode | None:
+    try:
+        return None if value is None else Mode(str(value))
+    except ValueError as error:
+        raise BadRemoteFile(f"`meshd.routing-mode` must be one of {', '.join(Mode)}, is {value!r}") from error
 
 
 def _file(document: Mapping[str, object], folder: Path, *names: str) -> Path:

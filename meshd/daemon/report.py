@@ -15,6 +15,7 @@ from meshd.daemon.policyview import PolicyView
 from meshd.daemon.presence import HEARTBEAT_MAX_S, PresenceState
 from meshd.daemon.prober import NO_EVIDENCE
 from meshd.daemon.readiness import EVENTS
+from meshd.daemon.routingreport import RoutingReport
 from meshd.daemon.servercert import ServerCertificate
 from meshd.daemon.store import ClusterState, Shelf
 from meshd.reconcile.delta import UNKNOWN
@@ -35,12 +36,14 @@ class Report:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._routing = RoutingReport(daemon)
 
     def routes(self) -> Mapping[str, Callable[..., object]]:
         return {
             **Inspection(self._daemon).routes(),
             **PolicyView(self._daemon).routes(),
             "/v1/status": self.status,
+            "/v1/plan": self._routing.plan,
             "/v1/desired": self.desired,
             "/v1/realised": self.realised,
             "/v1/services": lambda: list_services(self._daemon),
@@ -58,7 +61,7 @@ class Report:
     def status(self) -> Json:
         daemon, now = self._daemon, time.monotonic()
         clusters = [self._cluster(daemon.local, now), *(self._cluster(remote, now) for remote in daemon.remotes())]
-        targets = [self._target(reconciler, now) for reconciler in (daemon.policy, daemon.maps, daemon.pods)]
+        targets = [self._target(reconciler, now) for reconciler in daemon.targets]
         problems = dict(daemon.clustermesh.problems) if daemon.clustermesh else {}
         findings = self._findings(clusters, targets, problems)
         return {
@@ -73,6 +76,7 @@ class Report:
             "clustermesh_problems": problems,
             "clusters": clusters,
             "targets": targets,
+            "routing": self._routing.summary(),
             "services": len(daemon.mesh.services),
             "maglev": daemon.mesh.services.tables(),
             "addresses": len(daemon.mesh.addresses),
@@ -93,6 +97,7 @@ class Report:
         found += service_findings(self._daemon)
         found += PolicyView(self._daemon).findings()
         found += self._foreign()
+        found += self._routing.findings()
         found += [f"start-up: {event} is still missing" for event in self._daemon.readiness.missing]
         return found
 

@@ -11,6 +11,7 @@ from pathlib import Path
 SIOCGIFMTU = 0x8921
 SO_NETNS_COOKIE = 71
 DEFAULT_MTU = 1500
+_EVENT_GROUPS = (0x1, 0x10, 0x40, 0x80, 0x100, 0x400, 1 << 18)  # links; IPv4 addresses, routes, rules; IPv6
 
 
 def default_device() -> str:
@@ -42,6 +43,16 @@ def netns_cookie() -> int:
             return int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
         except OSError:
             return 0
+
+
+def open_events() -> socket.socket:
+    """A socket that becomes readable when a device, an address, a route or a rule comes, goes or changes: rtnetlink(7).
+
+    Raises OSError.
+    """
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    events.bind((0, sum(_EVENT_GROUPS)))
+    return events
 
 
 def interfaces() -> frozenset[tuple[int, str]]:

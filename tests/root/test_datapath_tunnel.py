@@ -12,7 +12,7 @@ import pytest
 from datapath import entries
 from datapath.layout import DropReason
 from tests.support.capture import Tunnelled, capturing, is_fragment, tunnelled
-from tests.support.twonodes import TUNNEL_PORT, Node, Pod, TwoNodes, cidr, introduce, two_nodes
+from tests.support.twonodes import TUNNEL_PORT, Node, Pod, TwoNodes, by_tunnel, cidr, introduce, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -154,6 +154,7 @@ def test_the_underlay_may_be_ipv6(mesh: TwoNodes) -> None:
     here, there = ((mesh.a, mesh.client), (mesh.b, mesh.server))
     for (node, _), (other, pod) in ((here, there), (there, here)):
         node.namespace.ip("addr", "add", f"{sixes[node.name]}/64", "dev", "eth0", "nodad")
+        node.write(by_tunnel(node, other, sixes[other.name]))
         node.write(entries.ipcache_entry(pod.v4, identity=pod.identity, tunnel=sixes[other.name], remote=True))
     try:
         with listening(mesh.server, socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:

@@ -13,17 +13,19 @@ import pytest
 from certs.authority import Authority
 from certs.names import Kind as LeafKind
 from certs.names import Leaf
-from datapath.entries import config_entry
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath
-from meshd.daemon.kernel import MAPS, MapTarget, PodTarget
+from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
 from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.program import Daemon, read_local_file
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
+from meshd.daemon.wantedroutes import ROUTES
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps
+from tests.support.kernelroutes import FakeRoutes
 from tests.support.proxied import ProxiedCluster, free_port, new_authority
+from tests.support.surroundings import FakeSurvey
 
 DEADLINE_S = 20.0
 
@@ -38,6 +40,7 @@ class Scene:
     two: ProxiedCluster
     maps: FakeMaps = field(default_factory=FakeMaps)
     interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
+    routes: FakeRoutes = field(default_factory=FakeRoutes)
     health_port: int = field(default_factory=free_port)
 
     @property
@@ -66,7 +69,8 @@ class Scene:
                 self.maps, find=self.interfaces.find, attach=self.interfaces.attach, police=self.interfaces.police
             )
             held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
-            datapath = Datapath(target, pods, held, config_entry(tunnel_ifindex=9, underlay_mtu=1500), ())
+            routes = RouteTarget(self.routes)
+            datapath = Datapath(target, pods, held, FakeSurvey(), routes, routes.dump(ROUTES), 77, ())
             daemon = Daemon(self.config(), read_local_file(self.config()), datapath, executor)
             async with asyncio.TaskGroup() as group:  # the test fails at once if the daemon does
                 task = group.create_task(daemon.run())

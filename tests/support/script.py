@@ -30,6 +30,7 @@ from meshd.reconcile.execution import execute
 from meshd.reconcile.loop import Reconciler
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps, random_faults
+from tests.support.surroundings import answers
 from wire.codec import Scope
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
 
@@ -66,6 +67,8 @@ class Node:
         now = 0.0
         while self.mesh.refresh():
             pass
+        self.mesh.surround(answers(self.mesh.nodes.needs()))
+        self.mesh.refresh()
         for _ in range(TRIES):
             for reconciler in (self.maps, self.pods):
                 self._round(reconciler, now)

@@ -30,6 +30,7 @@ from routing.devices import Device, ensure_vxlan
 from tests.support.netns import Machine, Namespace, link, mac_of, machine
 
 TUNNEL_PORT = 8473
+CLUSTER_IDS = {"a": 1, "b": 2}
 _GATEWAYS = ("169.254.1.1", "fe80::1")
 
 
@@ -111,13 +112,27 @@ def two_nodes(folder: Path) -> Iterator[TwoNodes]:
 
 
 def introduce(node: Node, other: Node) -> None:
-    """Write into the node's ipcache the pods of the other one (remote) and its own (local)."""
+    """Write who the other node is, and into the node's ipcache its pods (remote) and our own (local)."""
+    node.write(entries.node_entry(node.underlay, cluster_id=CLUSTER_IDS[node.name], remote=False, here=True))
+    node.write(by_tunnel(node, other))
     for pod in other.pods.values():
         for address in (pod.v4, pod.v6):
             node.write(entries.ipcache_entry(address, identity=pod.identity, tunnel=other.underlay, remote=True))
     for pod in node.pods.values():
         for address in (pod.v4, pod.v6):
             node.write(entries.ipcache_entry(address, identity=pod.identity, tunnel=None, remote=False))
+
+
+def by_tunnel(node: Node, other: Node, address: IPv4Address | IPv6Address | None = None) -> Entry:
+    """The entry by which `node` reaches the other one through the tunnel device."""
+    address = address or other.underlay
+    return entries.node_entry(
+        address,
+        cluster_id=CLUSTER_IDS[other.name],
+        remote=True,
+        tunnel_ifindex=node.tunnel.ifindex,
+        tunnel_mtu=entries.inner_mtu(1500, address.version),
+    )
 
 
 def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path) -> Node:

@@ -39,6 +39,7 @@ def _constants() -> dict[str, int]:
     constants |= {f"SVC_{flag.name}": int(flag) for flag in layout.SvcFlag}
     constants |= {f"CLIENT_{kind.name}": int(kind) for kind in layout.ClientKind}
     constants |= {f"NAT_{direction.name}": int(direction) for direction in layout.NatDirection}
+    constants |= {f"NODE_{flag.name}": int(flag) for flag in layout.NodeFlag}
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name

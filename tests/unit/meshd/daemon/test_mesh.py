@@ -18,6 +18,7 @@ from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes
 from meshd.reconcile.delta import Delta
 from tests.support import records
+from tests.support.surroundings import answers
 from wire.codec import Scope
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
 
@@ -72,6 +73,8 @@ class World:
     def refresh(self) -> None:
         while self.mesh.refresh():
             pass
+        self.mesh.surround(answers(self.mesh.nodes.needs()))
+        self.mesh.refresh()
 
     def recomputed(self) -> "World":
         """Another node that hears the same at once."""

@@ -1,0 +1,213 @@
+"""The node map: whose an address of a node is, and what carries packets there. Pure but for what the kernel was asked,
+which is given in (routing.plan.Surroundings); the plan of each node is kept for those who show it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TypeVar
+
+from datapath.entries import Direct, Entry, inner_mtu, node_entry
+from identity.claims import Claims, Rank
+from meshd.daemon.wishes import Wishes
+from routing.plan import Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
+from routing.tunnel import ANNOTATION, Tunnel
+from wire.records import IPAddress, Node
+
+K = TypeVar("K")
+MAX_TUNNELS = 8
+"""Tunnel devices that others can make us have, besides our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the kernel has to be asked for."""
+
+    tunnels: frozenset[Tunnel] = frozenset()
+    refused: frozenset[Tunnel] = frozenset()
+    """More than MAX_TUNNELS."""
+    hops: frozenset[IPAddress] = frozenset()
+
+
+class Nodes:
+    """Incremental: `update` costs the nodes that changed, `surround` those whose surroundings did."""
+
+    def __init__(self, settings: Settings, rank: Rank) -> None:
+        self._settings = settings
+        self._rank: Rank = lambda claimant: rank(claimant.partition("/")[0])
+        self._claims: Claims[IPAddress, Entry | None] = Claims(self._rank)
+        self._claimed: dict[str, tuple[IPAddress, ...]] = {}
+        self._nodes: dict[str, Node] = {}
+        self._surroundings = Surroundings()
+        self.routes: dict[str, tuple[Route, ...]] = {}
+        """The plan by `<cluster>/<node>`."""
+        self._tunnels: Counter[Tunnel] = Counter()
+        self._hops: Counter[IPAddress] = Counter()
+        self._needs: Needs | None = None
+        self.moved: set[str] = set()
+        """Nodes that were planned since somebody last cleared it."""
+        self.waiting: set[str] = set()
+        """Nodes that the kernel was not asked about yet: nothing is wished for them, what stands for them stays."""
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return self._surroundings
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def own_address(self, version: int) -> IPAddress | None:
+        """This node's, as its record has it."""
+        node = self._nodes.get(f"{self._settings.cluster}/{self._settings.node}")
+        return node.node_ip(version) if node else None
+
+    @property
+    def own_tunnel(self) -> str:
+        """What this node's record announces; "" if nothing is known of it."""
+        node = self._nodes.get(f"{self._settings.cluster}/{self._settings.node}")
+        return (node.annotations or {}).get(ANNOTATION, "") if node else ""
+
+    def conflicts(self) -> Iterable[tuple[IPAddress, list[str]]]:
+        """Node addresses that several nodes claim, with these nodes, the believed one first."""
+        return self._claims.conflicts()
+
+    def update(self, cluster: str, names: Iterable[str], lookup: Callable[[str], Node | None]) -> Wishes:
+        wishes: Wishes = {}
+        for name in names:
+            claimant, node = f"{cluster}/{name}", lookup(name)
+            if known := self._nodes.pop(claimant, None):
+                self._count(known, -1)
+            if node is not None:
+                self._nodes[claimant] = node
+                self._count(node, 1)
+            wishes |= self._plan(claimant)
+        return wishes
+
+    def _count(self, node: Node, by: int) -> None:
+        if tunnel := needed_tunnel(node, self._settings):
+            self._step(self._tunnels, tunnel, by)
+        for hop in needed_hops(node, self._settings):
+            self._step(self._hops, hop, by)
+
+    def _step(self, counter: Counter[K], key: K, by: int) -> None:
+        counter[key] += by
+        if counter[key] == max(by, 0):  # the first came, or the last went
+            self._needs = None
+            if not counter[key]:
+                del counter[key]
+
+    def surround(self, surroundings: Surroundings) -> Wishes:
+        """The kernel was asked (again)."""
+        before, self._surroundings = self._surroundings, surroundings
+        return self._plan_again(lambda node: self._view(node, before) != self._view(node, surroundings))
+
+    def configure(self, settings: Settings) -> Wishes:
+        """Other modes."""
+        before, self._settings = self._settings, settings
+        self._tunnels.clear()
+        self._hops.clear()
+        self._needs = None
+        for node in self._nodes.values():
+            self._count(node, 1)
+        same = (before.underlay_version, before.subnets) == (settings.underlay_version, settings.subnets)
+        return self._plan_again(
+            lambda node: not same or before.mode_of(node.cluster) is not settings.mode_of(node.cluster)
+        )
+
+    def needs(self) -> Needs:
+        """Beyond MAX_TUNNELS kinds and ports of tunnels, those of the fewest nodes get none."""
+        if self._needs is None:
+            tunnels = sorted(self._tunnels, key=lambda tunnel: (-self._tunnels[tunnel], tunnel))
+            most, rest = frozenset(tunnels[:MAX_TUNNELS]), frozenset(tunnels[MAX_TUNNELS:])
+            self._needs = Needs(most, rest, frozenset(self._hops))
+        return self._needs
+
+    def _plan_again(self, changed: Callable[[Node], bool]) -> Wishes:
+        wishes: Wishes = {}
+        for claimant, node in self._nodes.items():
+            if node.cluster != self._settings.cluster and changed(node):
+                wishes |= self._plan(claimant)
+        return wishes
+
+    def _view(self, node: Node, surroundings: Surroundings) -> object:
+        """The part of the surroundings that the node's plan depends on."""
+        tunnel = needed_tunnel(node, self._settings)
+        hops = needed_hops(node, self._settings)
+        learned = [surroundings.learned.get(prefix) for prefix in node.pod_cidrs()] if hops else []
+        return tunnel and surroundings.ends.get(tunnel), [surroundings.hops.get(hop) for hop in hops], learned
+
+    def _plan(self, claimant: str) -> Wishes:
+        node = self._nodes.get(claimant)
+        entries: dict[IPAddress, Entry | None] = {}
+        self.waiting.discard(claimant)
+        self.moved.add(claimant)
+        if node is None:
+            self.routes.pop(claimant, None)
+        else:
+            self.routes[claimant] = routes = plan_node(node, self._settings, self._surroundings)
+            if self._is_known(node):
+                entries = {address: self._entry(address, node, routes) for address in _addresses(node)}
+            else:
+                self.waiting.add(claimant)
+                entries = dict.fromkeys(_addresses(node))
+        before = self._claimed.pop(claimant, ())
+        if entries:
+            self._claimed[claimant] = tuple(entries)
+        wishes: Wishes = {}
+        for address in dict.fromkeys((*before, *entries)):
+            if address in entries:
+                self._claims.put(address, claimant, entries[address])
+            else:
+                self._claims.drop(address, claimant)
+            winner = self._claims.winner(address)
+            key = node_entry(address, cluster_id=0, remote=True)
+            if winner is None:
+                wishes[key.map, key.key] = None
+            elif winner[1] is not None:
+                wishes[key.map, key.key] = winner[1].value
+        return wishes
+
+    def _is_known(self, node: Node) -> bool:
+        tunnel = needed_tunnel(node, self._settings)
+        hops = needed_hops(node, self._settings)
+        asked = self._surroundings
+        return (tunnel is None or tunnel in asked.ends) and all(hop in asked.hops for hop in hops)
+
+    def _entry(self, address: IPAddress, node: Node, routes: Iterable[Route]) -> Entry:
+        if node.cluster == self._settings.cluster:
+            here = node.name == self._settings.node
+            return node_entry(address, cluster_id=node.cluster_id, remote=False, here=here)
+        end = next((route.end for route in routes if route.kind is RouteKind.TUNNEL and route.end), None)
+        if end is None and not node.pod_cidrs():  # pods of a node without PodCIDRs: Cilium's other IPAMs
+            found = self._surroundings.ends.get(tunnel) if (tunnel := needed_tunnel(node, self._settings)) else None
+            end = None if isinstance(found, str) else found
+        return node_entry(
+            address,
+            cluster_id=node.cluster_id,
+            remote=True,
+            tunnel_ifindex=end.ifindex if end else 0,
+            tunnel_mtu=inner_mtu(end.mtu, self._settings.underlay_version) if end else 0,
+            direct4=_direct(4, routes),
+            direct6=_direct(6, routes),
+        )
+
+
+def _direct(version: int, routes: Iterable[Route]) -> Direct | None:
+    for route in routes:
+        if route.kind is RouteKind.DIRECT and route.prefix.version == version and route.hop and route.next_hop:
+            return Direct(route.hop.ifindex, route.next_hop, route.hop.mtu)
+    return None
+
+
+def _addresses(node: Node) -> list[IPAddress]:
+    """Every address that packets of the node may come from."""
+    found = []
+    for entry in node.addresses or ():
+        if entry.type != "CiliumInternalIP":  # in the PodCIDR: a pod to us
+            try:
+                found.append(ip_address(entry.ip))
+            except ValueError:
+                continue
+    return found

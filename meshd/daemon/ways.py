@@ -1,0 +1,112 @@
+"""Keeps the mesh told of what the kernel says of the ways to other nodes: asks when the plan needs to know more, and
+when the node's devices, addresses, routes or rules move.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import NoReturn
+
+from datapath.entries import config_entry
+from datapath.layout import Cfg
+from meshd.daemon.datapath import Datapath
+from meshd.daemon.mesh import Mesh
+from meshd.daemon.underlay import open_events
+from meshd.reconcile.loop import Reconciler
+from routing.plan import End, Surroundings
+
+logger = logging.getLogger(__name__)
+
+SETTLE_S = 0.1  # events come in crowds
+EVENTS_BYTES = 1 << 16
+
+
+class Ways:
+    """Run it as a task; `look` after each change of the plan."""
+
+    def __init__(
+        self, datapath: Datapath, mesh: Mesh, routes: Reconciler | None, executor: Executor, wake: Callable[[], None]
+    ) -> None:
+        self._survey, self._mesh, self._routes = datapath.survey, mesh, routes
+        self._executor, self._wake, self._netns = executor, wake, datapath.netns
+        self._asked: object = None
+        self._problems: dict[str, str] = {}
+        self._due = asyncio.Event()
+        self._due.set()
+        self._balanced = routes is not None and _was_balanced(datapath)
+        """Sockets of the node itself are sent to remote backends too: its routes stand."""
+
+    @property
+    def settled(self) -> bool:
+        """The kernel was asked all that the plan needs."""
+        return self._asked == self._mesh.nodes.needs()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What the kernel could not give, by tunnel or device."""
+        return self._problems
+
+    def look(self) -> None:
+        """The plan may need to know more, or the node's routes may stand now."""
+        if not self.settled:
+            self._due.set()
+        if self._routes is not None and not self._balanced and self._routes_stand():
+            self._balanced = True
+            self._configure(self._mesh.nodes.surroundings)
+            self._wake()
+
+    async def run(self) -> NoReturn:
+        loop = asyncio.get_running_loop()
+        events = open_events()
+        loop.add_reader(events, self._drain, events)
+        try:
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                needs = self._mesh.nodes.needs()
+                surroundings = await loop.run_in_executor(self._executor, self._survey.ask, needs)
+                self._note(dict(self._survey.problems))
+                self._asked = needs
+                self._configure(surroundings)
+                if surroundings != self._mesh.nodes.surroundings:
+                    self._mesh.surround(surroundings)
+                self._wake()
+                await asyncio.sleep(SETTLE_S)
+        finally:
+            loop.remove_reader(events)
+            events.close()
+
+    def _drain(self, events: socket.socket) -> None:
+        """Only that something moved counts; the kernel says so too when it had to drop events."""
+        try:
+            while events.recv(EVENTS_BYTES):
+                self._due.set()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._due.set()
+
+    def _routes_stand(self) -> bool:
+        assert self._routes is not None  # noqa: S101 — asked by look
+        return self._mesh.restored and self._routes.in_sync_since is not None and not self._routes.retries.failures
+
+    def _configure(self, surroundings: Surroundings) -> None:
+        end = surroundings.ends.get(self._survey.own)
+        if isinstance(end, End):
+            netns = 0 if self._balanced else self._netns
+            self._mesh.want(config_entry(tunnel_ifindex=end.ifindex, underlay_mtu=end.mtu, node_netns=netns))
+
+    def _note(self, problems: dict[str, str]) -> None:
+        for name, problem in problems.items():
+            if self._problems.get(name) != problem:
+                logger.warning("the kernel refuses", extra={"what": name, "reason": problem})
+        self._problems = problems
+
+
+def _was_balanced(datapath: Datapath) -> bool:
+    """The routes of an earlier process stand: its sockets need not wait again."""
+    held = next(iter(datapath.held.get("md_cfg", {}).values()), b"")
+    cfg = Cfg.from_buffer_copy(held) if held else Cfg()
+    return bool(cfg.tunnel_ifindex) and not cfg.node_netns

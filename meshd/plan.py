@@ -1,0 +1,83 @@
+"""`meshd plan`: how this machine's daemons reach the nodes of all clusters, and why so."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from meshd.socket import SocketError, get
+from meshd.status import daemon_sockets
+
+EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
+WIDTH = 140  # columns where there is no terminal
+KIND_RANK = {"unreachable": 0, "direct": 1, "tunnel": 2, "same-cluster": 3, "local": 4}
+Plan = dict[str, Any]
+
+
+@click.command()
+@click.argument("peers", nargs=-1)
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def plan(ctx: click.Context, peers: tuple[str, ...], run_dir: Path, instance: str | None, output: str) -> None:
+    """Shows the way to each PodCIDR (of PEERS, or of all clusters) with its reason, and the conflicts.
+
+    Exit codes: 0 all are reached, 1 some are not or there are conflicts, 2 no daemon answers.
+    """
+    found = []
+    for path in daemon_sockets(run_dir, instance):
+        try:
+            found.append(only(get(path, "/v1/plan"), peers))
+        except SocketError as error:
+            click.echo(f"{path.parent.name}: {error}", err=True)
+            ctx.exit(EXIT_BROKEN)
+    if not found:
+        click.echo(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
+        ctx.exit(EXIT_BROKEN)
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        for entry in found:
+            show(entry, console)
+    ctx.exit(EXIT_DEGRADED if any(is_degraded(entry) for entry in found) else EXIT_OK)
+
+
+def only(entry: Plan, peers: tuple[str, ...]) -> Plan:
+    """The plan with the routes of these clusters; all without any."""
+    routes = [route for route in entry["routes"] if not peers or route["cluster"] in peers]
+    return {**entry, "routes": routes}
+
+
+def is_degraded(entry: Plan) -> bool:
+    """Something is not reached, or claimed twice."""
+    unreachable = any(route["kind"] == "unreachable" for route in entry["routes"])
+    return bool(unreachable or entry["conflicts"] or entry["problems"])
+
+
+def show(entry: Plan, console: Console) -> None:
+    """One daemon for people."""
+    peers = "".join(f", {cluster} {mode}" for cluster, mode in sorted(entry["peers"].items()))
+    console.print(f"[bold]{entry['instance']}[/]: mode {entry['mode']}{peers}", highlight=False)
+    for what, problem in entry["problems"].items():
+        console.print(f"  ! {what}: {problem}", highlight=False, markup=False)
+    for conflict in entry["conflicts"]:
+        console.print(f"  ! {conflict['text']}", highlight=False, markup=False)
+    table = Table(box=None, padding=(0, 0, 0, 2))
+    for heading in ("PREFIX", "NODE", "WAY", "DEVICE", "VIA", "BECAUSE"):
+        table.add_column(heading, no_wrap=heading != "BECAUSE")
+    for route in sorted(entry["routes"], key=lambda route: (KIND_RANK[route["kind"]], route["cluster"])):
+        table.add_row(
+            route["prefix"],
+            f"{route['cluster']}/{route['node']}",
+            route["kind"],
+            route["device"] or "-",
+            route["via"] or "-",
+            route["reason"],
+        )
+    console.print(table)

@@ -1,0 +1,127 @@
+"""The node's own routes to remote PodCIDRs: in a table and with a protocol of our own, and a rule that leads there
+after the host's own rules and before its main table. Only what carries our protocol is ever read or removed. In the
+network namespace of the calling thread.
+"""
+
+import errno
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from routing.hostroute import HostRoute
+from wire.records import IPNetwork
+
+PROTOCOL = 109
+TABLE = 109
+RULE_PRIORITY = 32109
+_FAMILIES = {4: 2, 6: 10}
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+
+
+class RouteError(Exception):
+    """The kernel refuses a route; the text says which, why and what to do."""
+
+
+class HostRoutes:
+    """The routes that are there, by prefix. Idempotent."""
+
+    def dump(self) -> dict[IPNetwork, HostRoute]:
+        """Ours, of both families. Raises RouteError."""
+        found: dict[IPNetwork, HostRoute] = {}
+        with IPRoute() as ipr:
+            for version, family in _FAMILIES.items():
+                for route in _own_routes(ipr, family):
+                    decoded = _decode(route, version)
+                    found[decoded.prefix] = decoded
+        return found
+
+    def upsert(self, routes: Iterable[HostRoute]) -> None:
+        """Raises RouteError at the first that the kernel refuses."""
+        with IPRoute() as ipr:
+            for route in routes:
+                try:
+                    _ensure_rule(ipr, route.prefix.version)
+                    ipr.route("replace", **_attributes(route))
+                except NetlinkError as error:
+                    raise RouteError(f"route {route}: {error}; is its device up and its next hop on-link?") from error
+
+    def delete(self, prefixes: Iterable[IPNetwork]) -> None:
+        """Absent is success. Raises RouteError."""
+        with IPRoute() as ipr:
+            for prefix in prefixes:
+                try:
+                    ipr.route("del", dst=str(prefix), family=_FAMILIES[prefix.version], table=TABLE, proto=PROTOCOL)
+                except NetlinkError as error:
+                    if error.code != errno.ESRCH:
+                        raise RouteError(f"route to {prefix}: {error}") from error
+
+
+def remove_routes() -> tuple[str, ...]:
+    """Every route and rule of ours goes; what went, as text. What others have in our table stays."""
+    removed = []
+    with IPRoute() as ipr:
+        for version, family in _FAMILIES.items():
+            for route in list(_own_routes(ipr, family)):
+                prefix = _decode(route, version).prefix
+                ipr.route("del", dst=str(prefix), family=family, table=TABLE, proto=PROTOCOL)
+                removed.append(f"route {prefix}")
+            for rule in _own_rules(ipr, family):
+                ipr.rule("del", **_rule(family))
+                removed.append(f"rule {rule['priority']} IPv{version}")
+    return tuple(removed)
+
+
+def _own_routes(ipr: IPRoute, family: int) -> Iterable[Any]:
+    return [route for route in ipr.get_routes(family=family, table=TABLE) if route["proto"] == PROTOCOL]
+
+
+def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
+    found: list[Mapping[str, int]] = []
+    for rule in ipr.get_rules(family=family):
+        if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule.get_attr("FRA_TABLE") == TABLE:
+            found.append({"priority": int(rule.get_attr("FRA_PRIORITY") or 0)})
+    return found
+
+
+def _rule(family: int) -> dict[str, int]:
+    return {"family": family, "table": TABLE, "priority": RULE_PRIORITY, "FRA_PROTOCOL": PROTOCOL}
+
+
+def _ensure_rule(ipr: IPRoute, version: int) -> None:
+    family = _FAMILIES[version]
+    if not _own_rules(ipr, family):
+        ipr.rule("add", **_rule(family))
+
+
+def _attributes(route: HostRoute) -> dict[str, Any]:
+    words: dict[str, Any] = {
+        "dst": str(route.prefix),
+        "family": _FAMILIES[route.prefix.version],
+        "oif": route.ifindex,
+        "table": TABLE,
+        "proto": PROTOCOL,
+        "scope": _SCOPE_UNIVERSE if route.gateway or route.prefix.version == 6 else _SCOPE_LINK,
+    }
+    if route.gateway is not None:
+        words["gateway"] = str(route.gateway)
+    if route.source is not None:
+        words["prefsrc"] = str(route.source)
+    if route.mtu:
+        words["metrics"] = {"mtu": route.mtu}
+    return words
+
+
+def _decode(route: Any, version: int) -> HostRoute:
+    default = "0.0.0.0" if version == 4 else "::"  # noqa: S104 — a destination, nothing listens
+    metrics = route.get_attr("RTA_METRICS")
+    gateway, source = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_PREFSRC")
+    return HostRoute(
+        prefix=ip_network((route.get_attr("RTA_DST") or default, route["dst_len"])),
+        ifindex=int(route.get_attr("RTA_OIF") or 0),
+        gateway=ip_address(gateway) if gateway else None,
+        source=ip_address(source) if source else None,
+        mtu=int((metrics.get_attr("RTAX_MTU") if metrics else 0) or 0),
+    )

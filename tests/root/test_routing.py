@@ -1,0 +1,237 @@
+"""Ways between the nodes of two clusters, on the testbed with everything running.
+
+switch ── br0 172.18.0.1
+  ├── cluster1-node1 172.18.1.11 ── rebel-base-1 10.0.0.1, …      kindnet's masquerade, strict rp_filter
+  ├── cluster1-node2 172.18.1.12 ── frontend-1 10.0.1.1, …
+  └── cluster2-node1 172.18.2.11 ── rebel-base-1 20.0.0.1, …      cluster2-node2 …
+"""
+
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datapath.maps import Maps
+from datapath.pins import Pins
+from meshd.daemon.kernel import describe_entry
+from meshd.socket import SocketError, get
+from meshd.testbed import netns
+from meshd.testbed.demo import load
+from meshd.testbed.demo.results import Load, parse
+from meshd.testbed.layout import BPFFS
+from meshd.testbed.parts import socket_path
+from meshd.testbed.process import Place
+from meshd.testbed.testbed import Testbed
+
+pytestmark = pytest.mark.root
+DEADLINE_S = 30.0
+GLOBAL = "io.cilium/global-service"
+FRONTEND, REMOTE_POD = "30.1.1.1", "20.0.0.1"
+NODES = [(cluster, node) for cluster in ("cluster1", "cluster2") for node in ("node1", "node2")]
+
+
+@pytest.fixture(scope="module")
+def bed() -> Iterator[Testbed]:
+    testbed = Testbed(f"r{secrets.token_hex(3)}")
+    try:
+        testbed.up(mesh=False)
+        for cluster, node in NODES:
+            strict = [f"net.ipv4.conf.{device}.rp_filter=1" for device in ("all", "default", "eth0")]
+            netns.sysctl(strict, namespace=testbed.layout.node(cluster, node))
+        testbed.up()
+        for cluster in ("cluster1", "cluster2"):
+            testbed.annotate(cluster, "Service", "rebel-base", GLOBAL, "true")
+        until(lambda: all(balanced(testbed, *node) for node in NODES))
+        yield testbed
+    finally:
+        testbed.down()
+
+
+def until(fact: Callable[[], object], what: object = "") -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not fact():
+        assert time.monotonic() < end, f"not in time: {what() if callable(what) else what}"
+        time.sleep(0.05)
+
+
+def asked(bed: Testbed, cluster: str, node: str, route: str = "/v1/status") -> dict[str, Any]:
+    """What a daemon says, empty if it does not answer."""
+    try:
+        answer: dict[str, Any] = get(socket_path(bed.layout, cluster, node, "daemon"), route)
+    except SocketError:
+        return {}
+    return answer
+
+
+def balanced(bed: Testbed, cluster: str, node: str) -> bool:
+    """The service is there and sockets of the node are balanced too."""
+    status = asked(bed, cluster, node)
+    return status.get("state") == "ok" and status.get("services") == 1 and "node_netns=0" in held(bed, "md_cfg")[0]
+
+
+def held(bed: Testbed, map: str, cluster: str = "cluster1", node: str = "node1") -> list[str]:
+    with Maps(Pins(BPFFS, bed.layout.instance(cluster, node)).folder) as maps:
+        return sorted(describe_entry(map, *item) for item in maps.dump(map).items())
+
+
+def from_node(bed: Testbed, host: str, port: int, requests: int, node: str = "node1") -> Load:
+    """Requests of a process of the node itself: host network, in the node's cgroup."""
+    place = Place(bed.layout.node("cluster1", node), bed.cgroups / f"cluster1-{node}")
+    argv = [sys.executable, "-I", load.__file__, host, str(port), f"--requests={requests}"]
+    return parse(subprocess.check_output(argv, preexec_fn=place.enter).splitlines())
+
+
+def from_pod(bed: Testbed, pod: str, host: str, port: int, *more: str) -> "subprocess.Popen[bytes]":
+    argv = [sys.executable, "-m", "meshd", "testbed", "exec", "--tag", bed.layout.tag, pod, "--"]
+    argv += [sys.executable, "-I", load.__file__, host, str(port), *more]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+
+
+def answers(process: "subprocess.Popen[bytes]") -> Load:
+    output, _ = process.communicate(timeout=60)
+    return parse(output.splitlines())
+
+
+def set_mode(bed: Testbed, mode: str | None, clusters: tuple[str, ...] = ("cluster1", "cluster2")) -> None:
+    """Writes `meshd: routing-mode:` into the clustermesh files of every node, and waits until the plan follows."""
+    for cluster, node in NODES:
+        if cluster not in clusters:
+            continue
+        for path in bed.layout.clustermesh(cluster, node).iterdir():
+            document = yaml.safe_load(path.read_text())
+            ours = {key: value for key, value in (document.get("meshd") or {}).items() if key != "routing-mode"}
+            document["meshd"] = ours | ({"routing-mode": mode} if mode else {})
+            new = path.with_name(f".{path.name}")
+            new.write_text(yaml.safe_dump(document))
+            new.rename(path)
+    kind = {"direct": "direct", "hybrid": "direct", "tunnel": "tunnel", None: "tunnel"}[mode]
+    for cluster, node in NODES:
+        if cluster in clusters:
+            until(lambda c=cluster, n=node: kinds(bed, c, n) == {kind}, lambda c=cluster, n=node: kinds(bed, c, n))  # type: ignore[misc]
+
+
+def kinds(bed: Testbed, cluster: str, node: str) -> set[str]:
+    """How the nodes of the other cluster are reached, by the plan and by the kernel."""
+    plan = asked(bed, cluster, node, "/v1/plan")
+    found = {route["kind"] for route in plan.get("routes", ()) if route["cluster"] != cluster}
+    remote = [line for line in held(bed, "md_node", cluster, node) if "remote=True" in line]
+    return found | {"tunnel" if "direct4=none" in line else "direct" for line in remote}
+
+
+def test_the_node_itself_reaches_remote_pods_with_its_own_address(bed: Testbed) -> None:
+    found = from_node(bed, REMOTE_POD, 8080, 10)
+    assert not found.failures
+    assert set(found.peers) == {"172.18.1.11"}
+
+
+def test_sockets_of_the_node_are_balanced_over_both_clusters(bed: Testbed) -> None:
+    found = from_node(bed, FRONTEND, 80, 80)
+    assert not found.failures
+    assert set(found.by_cluster) == {"cluster1", "cluster2"}
+
+
+def test_the_kernel_shows_what_is_ours(bed: Testbed) -> None:
+    node = bed.layout.node("cluster1", "node1")
+    routes = netns.output(["ip", "-o", "route", "show", "table", "109"], namespace=node).splitlines()
+    assert sorted(" ".join(line.split()[:5]) for line in routes) == [
+        "20.0.0.0/24 dev md_vxlan proto 109",
+        "20.0.1.0/24 dev md_vxlan proto 109",
+    ]
+    assert "32109:\tfrom all lookup 109 proto 109" in netns.output(["ip", "rule"], namespace=node)
+
+
+def test_a_route_of_ours_that_is_lost_is_somebody_elses_to_keep(bed: Testbed) -> None:
+    """Foreign routes, in our table too, are neither used as ours nor removed."""
+    node = bed.layout.node("cluster1", "node2")
+    netns.ip(
+        ["route add 198.51.100.0/24 via 172.18.0.1 table 109", "route add 203.0.113.0/24 via 172.18.0.1"],
+        namespace=node,
+    )
+    bed.kill_part("cluster1/daemon-node2")
+    bed.start_parts([bed.part("cluster1/daemon-node2")])
+    until(lambda: asked(bed, "cluster1", "node2").get("state") == "ok")
+    shown = netns.output(["ip", "route", "show", "table", "all"], namespace=node)
+    assert "198.51.100.0/24 via 172.18.0.1 dev eth0 table 109" in shown
+    assert "203.0.113.0/24 via 172.18.0.1 dev eth0" in shown
+
+
+@pytest.mark.parametrize("mode", ["direct", "hybrid"])
+def test_on_a_shared_l2_pods_reach_each_other_without_a_tunnel(bed: Testbed, mode: str) -> None:
+    set_mode(bed, mode)
+    try:
+        before = tunnel_packets(bed)
+        found = answers(from_pod(bed, "cluster1/frontend-1", REMOTE_POD, 8080, "--requests=20"))
+        assert not found.failures
+        assert set(found.peers) == {"10.0.1.1"}, "no masquerade"
+        own = from_node(bed, REMOTE_POD, 8080, 10)
+        assert not own.failures
+        assert set(own.peers) == {"172.18.1.11"}
+        assert tunnel_packets(bed) == before
+        routes = netns.output(
+            ["ip", "-o", "route", "show", "table", "109"], namespace=bed.layout.node("cluster1", "node1")
+        )
+        assert "20.0.0.0/24 via 172.18.2.11 dev eth0 proto 109" in routes
+    finally:
+        set_mode(bed, None)
+
+
+def tunnel_packets(bed: Testbed) -> int:
+    """Packets that the tunnel devices of cluster1 have sent."""
+    total = 0
+    for node in ("node1", "node2"):
+        shown = netns.output(
+            ["ip", "-s", "-j", "link", "show", "md_vxlan"], namespace=bed.layout.node("cluster1", node)
+        )
+        total += int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
+    return total
+
+
+def test_connections_live_while_a_peer_goes_from_tunnel_to_direct_and_back(bed: Testbed) -> None:
+    """Each side changes by itself and at its own time."""
+    running = from_pod(bed, "cluster1/frontend-1", FRONTEND, 80, "--seconds=6", "--rate=100", "--hold=8")
+    for mode in ("direct", None, "hybrid", None):
+        set_mode(bed, mode, ("cluster1",))
+        set_mode(bed, mode, ("cluster2",))
+    found = answers(running)
+    assert {request.error for request in found.held} == {None}
+    assert min(request.echoes for request in found.held) > 20
+    assert not found.failures
+
+
+def test_the_underlays_mtu_is_followed(bed: Testbed) -> None:
+    node = bed.layout.node("cluster1", "node1")
+
+    def mtu() -> int:
+        return int(json.loads(netns.output(["ip", "-j", "link", "show", "md_vxlan"], namespace=node))[0]["mtu"])
+
+    assert mtu() == 1450
+    netns.ip(["link set eth0 mtu 1400"], namespace=node)
+    try:
+        until(lambda: mtu() == 1350)
+        until(lambda: all("tunnel_mtu=1350" in line for line in held(bed, "md_node") if "remote=True" in line))
+        until(lambda: "underlay_mtu=1400" in held(bed, "md_cfg")[0])
+    finally:
+        netns.ip(["link set eth0 mtu 1500"], namespace=node)
+    until(lambda: mtu() == 1450)
+
+
+def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:
+    argv = [sys.executable, "-m", "meshd", "plan", "--run-dir", str(bed.layout.run), "cluster2", "-o", "json"]
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    shown = json.loads(result.stdout)
+    route = next(route for entry in shown for route in entry["routes"] if route["prefix"] == "20.0.0.0/24")
+    assert (route["kind"], route["device"], route["via"]) == ("tunnel", "md_vxlan", "172.18.2.11")
+    assert route["reason"] == "cluster2/node1 by vxlan:8473 on md_vxlan: mode tunnel"
+    assert asked(bed, "cluster1", "node1")["routing"]["routes"] == {"local": 1, "same-cluster": 1, "tunnel": 2}
+
+
+def test_nothing_of_this_is_in_the_machines_own_namespace(bed: Testbed) -> None:
+    assert not [name for name in (path.name for path in Path("/sys/class/net").iterdir()) if name.startswith("md_")]

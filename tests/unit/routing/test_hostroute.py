@@ -1,0 +1,48 @@
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from routing.hostroute import HostRoute, host_route, parse_host_route
+from routing.plan import End, Hop, Route, RouteKind
+
+PREFIX, US, THEM = ip_network("20.0.0.0/24"), ip_address("172.18.1.11"), ip_address("172.18.2.11")
+HOP = Hop(2, "eth0", 1500, US)
+END = End(9, "md_vxlan", 1500)
+
+
+def route(kind: RouteKind, **more: object) -> Route:
+    return Route(PREFIX, "cluster2", "n1", THEM, kind, "because", **more)  # type: ignore[arg-type]
+
+
+def test_the_nodes_own_packets_take_the_way_of_the_pods() -> None:
+    assert str(host_route(route(RouteKind.TUNNEL, end=END), source=US)) == "20.0.0.0/24 dev 9 src 172.18.1.11"
+    direct = host_route(route(RouteKind.DIRECT, hop=HOP, next_hop=THEM), source=US)
+    assert str(direct) == "20.0.0.0/24 dev 2 via 172.18.2.11 src 172.18.1.11"
+
+
+@pytest.mark.parametrize("kind", [RouteKind.LOCAL, RouteKind.SAME_CLUSTER, RouteKind.UNREACHABLE])
+def test_what_is_not_ours_to_carry_has_no_route_of_ours(kind: RouteKind) -> None:
+    assert host_route(route(kind), source=US) is None
+
+
+def test_what_a_routing_daemon_put_there_needs_no_route_of_ours() -> None:
+    assert host_route(route(RouteKind.DIRECT, hop=HOP, next_hop=THEM, learned=True), source=US) is None
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        HostRoute(PREFIX, 9),
+        HostRoute(PREFIX, 9, source=US),
+        HostRoute(PREFIX, 2, THEM, US, 1450),
+        HostRoute(ip_network("fd00:20::/64"), 2, ip_address("fd00::1")),
+    ],
+    ids=str,
+)
+def test_a_route_comes_back_from_its_text(made: HostRoute) -> None:
+    assert parse_host_route(str(made.prefix), made.way) == made
+
+
+def test_text_that_is_no_way() -> None:
+    with pytest.raises(ValueError, match="no way"):
+        parse_host_route("20.0.0.0/24", "via 172.18.2.11")
