@@ -167,8 +167,8 @@ def _ensure_mtu(ipr: IPRoute, device: Device, mtu: int) -> None:
 
 def _held(name: str, tunnel: Tunnel, holder: str) -> str:
     return (
-        f"{name}: UDP port {tunnel.port} is held by {holder}: give meshd another port with --tunnel-port, "
-        f"here and in what the node announces (meshd.io/tunnel)"
+        f"{name}: UDP port {tunnel.port} is held by {holder}: give meshd another one with --tunnel, and the "
+        f"agent, which announces it (meshd.io/tunnel), the same"
     )
 
 

@@ -300,7 +300,7 @@ def test_the_tunnel_device_is_made_once_and_conflicts_are_named(made: Machine) -
         node.call(lambda: ensure_vxlan(alias="meshd:y"))
     node.ip("link", "add", "theirs", "type", "vxlan", "external", "dstport", "8472")
     node.ip("link", "set", "theirs", "up")
-    with pytest.raises(DeviceError, match="port 8472 is held by another"):
+    with pytest.raises(DeviceError, match="port 8472 is held by the device theirs"):
         node.call(lambda: ensure_vxlan(alias="meshd:z", name="md_two", port=8472))
     assert "md_two" not in node.ip("link", "show")
 
