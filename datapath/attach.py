@@ -1,5 +1,5 @@
-"""The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel and to_tunnel on the tunnel
-devices, from_network on the underlay device.
+"""The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel and to_tunnel on the
+tunnel devices, from_network on the underlay device.
 
 Attaches with a fixed priority and handle, so that replacing loses
 no packet and nobody else's filter is touched. Works in the network namespace of the calling thread; synchronous
