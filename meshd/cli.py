@@ -23,6 +23,7 @@ COMMANDS = {
     "service": "meshd.service:service",
     "status": "meshd.status:status",
     "testbed": "meshd.testbed.command:testbed",
+    "uninstall": "meshd.uninstall:uninstall",
 }
 
 EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN, EXIT_USAGE = 0, 1, 2, 3

@@ -18,7 +18,7 @@ PROTOCOL = 109
 TABLE = 109
 RULE_PRIORITY = 32109
 _FAMILIES = {4: 2, 6: 10}
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 
 
 class RouteError(Exception):
@@ -53,7 +53,7 @@ class HostRoutes:
         with IPRoute() as ipr:
             for prefix in prefixes:
                 try:
-                    ipr.route("del", dst=str(prefix), family=_FAMILIES[prefix.version], table=TABLE, proto=PROTOCOL)
+                    ipr.route("del", **_target(prefix))
                 except NetlinkError as error:
                     if error.code != errno.ESRCH:
                         raise RouteError(f"route to {prefix}: {error}") from error
@@ -66,7 +66,7 @@ def remove_routes() -> tuple[str, ...]:
         for version, family in _FAMILIES.items():
             for route in list(_own_routes(ipr, family)):
                 prefix = _decode(route, version).prefix
-                ipr.route("del", dst=str(prefix), family=family, table=TABLE, proto=PROTOCOL)
+                ipr.route("del", **_target(prefix))
                 removed.append(f"route {prefix}")
             for rule in _own_rules(ipr, family):
                 ipr.rule("del", **_rule(family))
@@ -84,6 +84,12 @@ def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
         if rule.get_attr("FRA_PROTOCOL") == PROTOCOL and rule.get_attr("FRA_TABLE") == TABLE:
             found.append({"priority": int(rule.get_attr("FRA_PRIORITY") or 0)})
     return found
+
+
+def _target(prefix: IPNetwork) -> dict[str, Any]:
+    """What names a route of ours for removal, whatever its scope."""
+    family = _FAMILIES[prefix.version]
+    return {"dst": str(prefix), "family": family, "table": TABLE, "proto": PROTOCOL, "scope": _SCOPE_ANY}
 
 
 def _rule(family: int) -> dict[str, int]:

@@ -233,5 +233,65 @@ def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:
     assert asked(bed, "cluster1", "node1")["routing"]["routes"] == {"local": 1, "same-cluster": 1, "tunnel": 2}
 
 
+def snapshot(bed: Testbed, cluster: str, node: str) -> dict[str, str]:
+    """What stands on a node, without counters and what changes by itself."""
+    namespace = bed.layout.node(cluster, node)
+    commands = {
+        "links": "ip -o link show",
+        "routes": "ip route show table all",
+        "routes6": "ip -6 route show table all",
+        "rules": "ip rule",
+        "rules6": "ip -6 rule",
+        "nft": "nft -s list ruleset",
+    }
+    shown = {name: netns.output(command.split(), namespace=namespace) for name, command in commands.items()}
+    devices = [line.split(": ")[1].partition("@")[0] for line in shown["links"].splitlines()]
+    for device in devices:
+        for side in ("ingress", "egress"):
+            filters = ["tc", "filter", "show", "dev", device, side]
+            shown[f"{device} {side}"] = netns.output(filters, namespace=namespace)
+    return shown
+
+
+def test_uninstall_leaves_nothing_of_ours_and_all_of_the_others(bed: Testbed) -> None:
+    """Last: the node is not of the mesh any more. A foreign route in our table is kept with all others."""
+    node = bed.layout.node("cluster1", "node2")
+    instance = bed.layout.instance("cluster1", "node2")
+    argv = [sys.executable, "-m", "meshd", "uninstall", f"--instance={instance}", f"--bpffs={BPFFS}"]
+    argv += [f"--run-dir={bed.layout.run}"]
+    place = Place(node, bed.cgroups / "cluster1-node2")
+    netns.ip(["route replace 198.51.100.0/24 via 172.18.0.1 table 109"], namespace=node)
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=place.enter)
+
+    refused = run()
+    assert (refused.returncode, "stop it first" in refused.stderr) == (1, True)
+    before = snapshot(bed, "cluster1", "node2")
+    bed.kill_part("cluster1/daemon-node2")
+    assert snapshot(bed, "cluster1", "node2") == before, "ending the daemon takes nothing down"
+    done = run()
+    assert done.returncode == 0, done.stderr
+    after = snapshot(bed, "cluster1", "node2")
+    assert after.pop("nft") == before["nft"]
+    assert not [text for text in after.values() if "meshd:" in text or "md_" in text or "proto 109" in text]
+    assert "198.51.100.0/24 via 172.18.0.1 dev eth0 table 109" in after["routes"]
+    ours = ("md_vxlan", "proto 109")
+    kept = {line for line in before["routes"].splitlines() if not any(word in line for word in ours)}
+    assert kept == set(after["routes"].splitlines())
+    assert not (BPFFS / "meshd" / instance).exists()
+    hooks = subprocess.check_output(["bpftool", "cgroup", "show", str(place.cgroup)], text=True)
+    assert len(hooks.splitlines()) <= 1, hooks
+    again = run()
+    assert again.returncode == 0
+    assert "none was there" in again.stdout
+    found = answers(from_pod(bed, "cluster1/frontend-1", "10.0.0.1", 8080, "--requests=3"))
+    assert not found.failures, "the CNI's own traffic goes on"
+    bed.start_parts([bed.part("cluster1/daemon-node2")])
+    until(lambda: asked(bed, "cluster1", "node2").get("state") == "ok")
+    found = answers(from_pod(bed, "cluster1/frontend-1", REMOTE_POD, 8080, "--requests=3"))
+    assert not found.failures, "installed again"
+
+
 def test_nothing_of_this_is_in_the_machines_own_namespace(bed: Testbed) -> None:
     assert not [name for name in (path.name for path in Path("/sys/class/net").iterdir()) if name.startswith("md_")]
