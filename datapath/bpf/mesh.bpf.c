@@ -113,6 +113,8 @@ int to_tunnel(struct __sk_buff *skb)
 	peer = lookup_peer(&p.destination);
 	if (!is_ours(peer))
 		return drop(skb, DROP_UNREACHABLE);
+	if (peer->flags & PEER_UNREACHABLE)
+		return drop(skb, DROP_PEER_WITHDRAWN);
 	node = lookup_node(peer);
 	reason = select_way(node, peer, p.source.family, &way);
 	if (reason)
