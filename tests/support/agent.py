@@ -50,6 +50,11 @@ class AgentProcess:
         self.command = [sys.executable, "-m", "meshd", "agent", "--config", str(self._folder / "agent.yaml")]
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the agent does not run"
+        return self._process.pid
+
     def start(self) -> None:
         assert self._process is None, "the agent runs already"
         with self._log.open("ab") as log:
