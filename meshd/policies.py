@@ -107,7 +107,7 @@ def _policies(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, overflow="fold")
     for row in rows:
         state = f"invalid: {row['problem']}" if row["problem"] else str(row["rules"])
-        pods = ", ".join(row["pods"]) or "-"
+        pods = ", ".join(pod if pod in row["in_force"] else f"{pod} not enforced" for pod in row["pods"]) or "-"
         table.add_row(row["kind"], row["namespace"] or "-", row["name"], ", ".join(row["closes"]) or "-", state, pods)
     return table
 

@@ -50,7 +50,11 @@ class Broken(click.ClickException):
 @click.option("--underlay", type=click.Choice([4, 6]), help="IP version that tunnels use.  [default: 4]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")
-@click.option("--policy", type=click.Choice(list(Mode)), help="What comes of network policies.  [default: audit]")
+@click.option(
+    "--policy",
+    type=click.Choice([str(mode) for mode in Mode]),
+    help="What comes of network policies.  [default: audit]",
+)
 @click.option(
     "--policy-namespace",
     "policy_namespaces",

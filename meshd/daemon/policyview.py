@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, cast
@@ -11,11 +12,13 @@ from datapath.entries import Entry, IPAddress, ipcache_entry
 from datapath.policing import outside_entry
 from datapath.ringbuf import PacketEvent
 from identity.numbering import Reserved, cluster_of
+from meshd.daemon.mesh import PODS
 from meshd.daemon.verdicts import is_drop
-from policy.model import Direction, Mode
+from policy.model import Direction, Mode, Policy
 from policy.parsing import parse_policy
 from policy.ports import ICMP, ICMPV6, PROTOCOL_NAMES, PROTOCOLS
 from policy.scope import Scope
+from policy.selector import Labels
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL
 from wire.records import IP, value_or
@@ -50,6 +53,7 @@ class PolicyView:
         """Every policy of the own cluster, and the pods of this node that it holds for."""
         engine = self._policing.engine
         labels = {identity: engine.peers.labels.get(identity, {}) for identity in self._policing.policed}
+        forced = self._in_force()
         return [
             {
                 "kind": str(ref.kind),
@@ -58,14 +62,32 @@ class PolicyView:
                 "problem": policy.problem,
                 "closes": sorted({d.label for section in policy.sections for d in section.closes}),
                 "rules": sum(len(section.rules) for section in policy.sections),
-                "pods": [
-                    f"{self._name(name)} ({name})"
-                    for name, identity in sorted(self._daemon.mesh.addresses.local_pods.items())
-                    if any(section.subject.matches(labels.get(identity, {"": ""})) for section in policy.sections)
-                ],
+                "pods": (pods := self._pods(policy, labels)),
+                "in_force": [pod for pod in pods if pod in forced],
             }
             for ref, policy in sorted(engine.policies.items())
         ]
+
+    def _pods(self, policy: Policy, labels: Mapping[int, Labels]) -> list[str]:
+        return [
+            f"{self._name(address)} ({address})"
+            for address, identity in sorted(self._daemon.mesh.addresses.local_pods.items())
+            if identity in labels and any(section.subject.matches(labels[identity]) for section in policy.sections)
+        ]
+
+    def _in_force(self) -> set[str]:
+        """The pods whose interface the kernel judges at, by the entries of now."""
+        daemon = self._daemon
+        wanted, held = daemon.policy.delta.desired["md_subject"], daemon.policy.delta.realised["md_subject"]
+        pods = daemon.pods.delta
+        return {
+            f"{self._name(address)} ({address})"
+            for address, identity in daemon.mesh.addresses.local_pods.items()
+            if (key := identity.to_bytes(4, sys.byteorder)) in held
+            and held[key] == wanted.get(key)
+            and (packed := ip_address(address).packed) in pods.realised[PODS]
+            and pods.realised[PODS][packed] == pods.desired[PODS].get(packed)
+        }
 
     def default_local(self) -> Json:
         """What each policy would select besides (or not any more) if policy-default-local-cluster were switched."""

@@ -14,10 +14,11 @@ import yaml
 from meshd.config import ConfigError
 
 Object = dict[str, Any]
-KINDS = ("Namespace", "ConfigMap", "Node", "Pod", "Service")
+POLICY_KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+KINDS = ("Namespace", "ConfigMap", "Node", "Pod", "Service", *POLICY_KINDS)
 NAME_MAX = 253
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_CLUSTERWIDE = ("Namespace", "Node")
+_CLUSTERWIDE = ("Namespace", "Node", "CiliumClusterwideNetworkPolicy")
 
 
 def read_manifests(folders: list[Path]) -> list[Object]:

@@ -45,7 +45,7 @@ def test_every_step_sees_what_it_expects(layout: Layout, tmp_path: Path) -> None
     said, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, said
     found = outcomes(tmp_path)
-    assert [line["step"][0] for line in found] == list("abcdefg")
+    assert [line["step"][0] for line in found] == list("abcdefghi")
     assert all(line["ok"] and set(line) == FIELDS for line in found)
     kept = {path.name for path in (tmp_path / "demo").rglob("*")}
     assert {"underlay.pcap", "b-tunnel.json", "b-nft-added.json", "cgroup.txt", "cluster1.agent.log"} <= kept

@@ -77,6 +77,23 @@ class Stage:
             if wanted(load) or took > deadline_s:
                 return Wait(load, took, wanted(load))
 
+    def probe(self, step: str, pod: str, host: str, port: int, count: int) -> Load:
+        """So many requests from another pod of the client's cluster, to any address."""
+        self._runs += 1
+        place = self.bed.kubelet(CLIENT_CLUSTER).place_of(self.bed.pod(CLIENT_CLUSTER, pod))
+        output = self.evidence / f"{step}-{pod}-{self._runs}.jsonl"
+        stream = Stream(place, host, port, [f"--requests={count}"], output)
+        self._streams.append(stream)
+        return stream.finish()
+
+    def probe_until(self, step: str, pod: str, wanted: Callable[[Load], bool]) -> Load:
+        """Bursts of requests to the service's ClusterIP until one is as wanted; the last one."""
+        end = time.monotonic() + CONVERGENCE_S
+        while True:
+            load = self.probe(step, pod, FRONTEND, PORT, 20)
+            if wanted(load) or time.monotonic() > end:
+                return load
+
     def set_global(self, cluster: str, *, on: bool) -> None:
         self.bed.annotate(cluster, "Service", SERVICE, GLOBAL, "true" if on else None)
 

@@ -17,6 +17,7 @@ from meshd.config import ConfigError
 from meshd.testbed.demo import witness
 from meshd.testbed.demo.capture import Capture
 from meshd.testbed.demo.client import ClientError
+from meshd.testbed.demo.policysteps import POLICY_STEPS
 from meshd.testbed.demo.stage import Seen, Stage
 from meshd.testbed.demo.steps import STEPS, Step
 from meshd.testbed.layout import ROOT
@@ -77,7 +78,7 @@ def _play(bed: Testbed, evidence: Path, console: Console, *, control: bool) -> l
     stage = Stage(bed, evidence, capture)
     outcomes = []
     try:
-        for step in STEPS[:2] if control else STEPS:
+        for step in STEPS[:2] if control else (*STEPS, *POLICY_STEPS):
             if control and step.letter == "b":
                 _stop_daemons(bed)
             with console.status(f"{step.letter}. {step.title}"):
