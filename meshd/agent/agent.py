@@ -78,6 +78,7 @@ class Agent:
         self.etcd_state = EtcdState()
         self.etcd = EtcdConnection(config.etcd)
         self.scope = codec.Scope(config.cluster, config.cluster_id, numbers)
+        self.applying_s = 0.0
         self._history_lost = False
 
     async def observe(self) -> None:
@@ -86,7 +87,9 @@ class Agent:
             async for changes in stream:
                 now = asyncio.get_running_loop().time()
                 self.desired.whole = changes.whole
+                began = time.perf_counter()
                 self.desired.mark(self.state.apply(changes), synced=changes.synced, now=now)
+                self.applying_s += time.perf_counter() - began
 
     async def publish(self) -> None:
         """Writes whenever etcd lets it, for ever; the lock is let go at the end. Raises NotOurs."""

@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from meshd.agent.agent import Agent
-from meshd.agent.report import degraded
+from meshd.agent.report import degraded, seconds
 
 
 def readiness(agent: Agent) -> tuple[bool, str]:
@@ -60,6 +60,10 @@ class Metrics(Collector):
         )
         yield _gauge("rival", "1 if another cluster is published in this etcd.", bool(progress.rival))
         yield _gauge("lag_seconds", "From the last change to its confirmation by etcd.", progress.lag_s)
+        family = CounterMetricFamily("meshd_agent_seconds", "Spent on each part of the work.", labels=["part"])
+        for part, spent in seconds(self._agent).items():
+            family.add_metric([part], spent)
+        yield family
         yield _counter("transactions", "Transactions of records.", progress.transactions)
         yield _counter("writes", "Records put or deleted.", progress.keys)
         yield _gauge("identities", "Numbers that are taken.", len(desired.identities))

@@ -100,7 +100,7 @@ class ContainerPort(_Fields, frozen=True):
 class Container(_Fields, frozen=True):
     """`restart_policy` is "Always" for an init container that stays (a sidecar)."""
 
-    ports: list[ContainerPort] = []
+    ports: tuple[ContainerPort, ...] = ()
     restart_policy: str = ""
 
 
@@ -110,8 +110,8 @@ class PodSpec(_Fields, frozen=True):
     host_network: bool = False
     hostname: str = ""
     subdomain: str = ""
-    containers: list[Container] = []
-    init_containers: list[Container] = []
+    containers: tuple[Container, ...] = ()
+    init_containers: tuple[Container, ...] = ()
 
 
 class PodIP(_Fields, frozen=True):
@@ -126,9 +126,9 @@ class PodCondition(_Fields, frozen=True):
 class PodStatus(_Fields, frozen=True):
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
-    pod_ips: list[PodIP] = msgspec.field(name="podIPs", default_factory=list)
+    pod_ips: tuple[PodIP, ...] = msgspec.field(name="podIPs", default=())
     host_ip: str = msgspec.field(name="hostIP", default="")
-    conditions: list[PodCondition] = []
+    conditions: tuple[PodCondition, ...] = ()
 
 
 class Pod(_Fields, frozen=True):
@@ -162,7 +162,7 @@ class Pod(_Fields, frozen=True):
     def ports(self) -> list[ContainerPort]:
         """The ports of all containers that stay."""
         sidecars = [container for container in self.spec.init_containers if container.restart_policy == "Always"]
-        return [port for container in self.spec.containers + sidecars for port in container.ports]
+        return [port for container in [*self.spec.containers, *sidecars] for port in container.ports]
 
 
 class ServicePort(_Fields, frozen=True):

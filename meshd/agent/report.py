@@ -27,6 +27,7 @@ def report(agent: Agent) -> dict[str, object]:
             "bad": [str(problem) for problem in agent.source.problems],
         },
         "published": _published(agent),
+        "seconds": {name: round(spent, 3) for name, spent in seconds(agent).items()},
         "identities": {"used": len(agent.desired.identities), "capacity": agent.desired.identities.capacity},
         "degraded": degraded(agent),
     }
@@ -41,6 +42,12 @@ def degraded(agent: Agent) -> list[Degraded]:
     for ip, pods in publisher.shared_addresses():
         found[ip] = [f"is claimed by {', '.join(pods)}: the first is used"]
     return [Degraded(where=where, reasons=reasons) for where, reasons in sorted(found.items())]
+
+
+def seconds(agent: Agent) -> dict[str, float]:
+    """What was spent on each part of the work since the process began."""
+    spent = {"apply": agent.applying_s, "compute": agent.progress.computing_s, "write": agent.progress.writing_s}
+    return {**agent.source.seconds, **spent}
 
 
 def _etcd(agent: Agent) -> dict[str, object]:

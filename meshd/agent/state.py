@@ -21,6 +21,7 @@ from meshd.agent.objects import (
     Ref,
     Service,
 )
+from meshd.agent.sharing import Sharing
 
 LabelOf = tuple[str, str, str]
 """Namespace, label key, label value."""
@@ -60,6 +61,7 @@ class LocalState:
         self.services: dict[ObjectName, Service] = {}
         self.slices: dict[ObjectName, EndpointSlice] = {}
         self.policies: dict[Ref, Policy] = {}
+        self._sharing = Sharing()
         self._pods_by_label: Index[LabelOf] = Index()
         self._pods_by_namespace: Index[str] = Index()
         self._pods_by_node: Index[str] = Index()
@@ -168,7 +170,7 @@ class LocalState:
             self._pods_by_node.discard(old.spec.node_name, name)
             del self.pods[name]
         if known is not None:
-            self.pods[name] = known
+            known = self.pods[name] = self._sharing.share(known)
             for label in _labels_of(name, known.metadata.labels):
                 self._pods_by_label.add(label, name)
             self._pods_by_namespace.add(name[0], name)

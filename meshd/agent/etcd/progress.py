@@ -51,4 +51,6 @@ class Progress:
     generation: str = ""
     refused: dict[str, str] = field(default_factory=dict)
     foreign: int = 0
+    computing_s: float = 0.0
+    writing_s: float = 0.0
     rival: str = ""

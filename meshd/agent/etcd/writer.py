@@ -6,6 +6,7 @@ After a failure everything is listed again and compared; nothing is assumed of a
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -144,17 +145,23 @@ class Writer:
         publisher, ledger = self._desired.publisher, self._desired.ledger
         while self._desired.synced:
             if publisher.is_dirty:
+                began = time.perf_counter()
                 ledger.want(publisher.compute(CHUNK))
+                self._progress.computing_s += time.perf_counter() - began
                 await asyncio.sleep(0)  # leases have to be kept alive meanwhile
                 continue
             if labels := publisher.wanted():
+                began = time.perf_counter()
                 await self._numbers.settle(labels)
+                self._progress.writing_s += time.perf_counter() - began
                 continue
             if self._desired.whole:
                 ledger.complete()
             if not (writes := ledger.take(ROUND)):
                 return
+            began = time.perf_counter()
             await self._write(writes)
+            self._progress.writing_s += time.perf_counter() - began
 
     async def _look_out(self) -> None:
         """Follows what happens to our keys. What others do to them is undone at once, but not at once again: another

@@ -40,6 +40,14 @@ class KubernetesSource:
             found += [f"{ref}: {reason}: correct the field" for ref, reason in sorted(reflector.bad.items())]
         return found
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Spent on lists so far: waiting for the server (all kinds at once, so they overlap), and decoding."""
+        return {
+            "list": sum(reflector.waiting_s for reflector in self.reflectors),
+            "decode": sum(reflector.decoding_s for reflector in self.reflectors),
+        }
+
     async def changes(self) -> AsyncGenerator[Changes]:
         """Never ends by itself."""
         tasks = [asyncio.create_task(reflector.run()) for reflector in self.reflectors]

@@ -45,6 +45,10 @@ class ManifestSource:
         """What is wrong in the folder now."""
         return self._problems
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        return {}
+
     async def changes(self) -> AsyncGenerator[Changes]:
         """Never ends by itself."""
         loop = asyncio.get_running_loop()

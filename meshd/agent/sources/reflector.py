@@ -49,6 +49,7 @@ class Reflector:
         self.problem = ""
         self.bad: dict[Ref, str] = {}
         self.lists = 0
+        self.waiting_s = self.decoding_s = 0.0
         self._server = server
         self._deliver = deliver
         self._timing = timing
@@ -92,6 +93,7 @@ class Reflector:
         seen: set[Ref] = set()
         limit, token = self._timing.page, ""
         while True:
+            began = time.perf_counter()
             try:
                 page = await self._server.list_page(self.resource.path, limit=limit, token=token)
             except HistoryGone:
@@ -99,7 +101,10 @@ class Reflector:
                     raise
                 limit, token = 0, ""  # it took longer than the server remembers: all at once
                 continue
-            await self._deliver(Changes(self._read(page.items or (), seen)))
+            self.waiting_s += (arrived := time.perf_counter()) - began
+            changes = Changes(self._read(page.items or (), seen))
+            self.decoding_s += time.perf_counter() - arrived
+            await self._deliver(changes)
             if not (token := page.metadata.token):
                 break
         gone, self._known = self._known - seen, seen
