@@ -21,6 +21,10 @@ _NTF_USE = 0x01  # ask the kernel to find the neighbour out
 _RESOLVE_S = 0.5
 
 
+class InterfaceError(Exception):
+    """The kernel refused a question about interfaces; str(error) says which."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """The host side of a pod's interface; `mac` is the pod's own, `host_mac` that of the host side."""
@@ -31,21 +35,34 @@ class Interface:
     host_mac: bytes
 
 
-def find_endpoint(address: IPv4Address | IPv6Address, *, netlink: IPRoute | None = None) -> Interface | None:
-    """The interface of a pod of this node; None if there is no route to it here or it has no interface of its own."""
-    with opened_netlink(netlink) as ipr:
-        device = _device_to(ipr, address)
-        if device is None:
-            return None
-        kind = _kind(device)
-        if kind == "veth":
-            mac = _peer_mac(ipr, device) or _neighbour_mac(ipr, device["index"], address)
-            return _interface(device, mac) if mac else None
-        if kind == "bridge":
-            mac = _neighbour_mac(ipr, device["index"], address)
-            port = _port_of(ipr, device["index"], mac) if mac else None
-            return _interface(port, mac) if port is not None and mac else None
+def find_endpoint(
+    address: IPv4Address | IPv6Address, *, netlink: IPRoute | None = None, resolve_s: float = _RESOLVE_S
+) -> Interface | None:
+    """The interface of a pod of this node; None if there is no route to it here or it has no interface of its own.
+
+    A neighbour that is not known is asked for and waited for up to `resolve_s` seconds; whoever asks again later finds
+    what came meanwhile. Raises InterfaceError.
+    """
+    try:
+        with opened_netlink(netlink) as ipr:
+            return _find(ipr, address, resolve_s)
+    except NetlinkError as error:
+        raise InterfaceError(f"netlink, about {address}: {error}") from error
+
+
+def _find(ipr: IPRoute, address: IPv4Address | IPv6Address, resolve_s: float) -> Interface | None:
+    device = _device_to(ipr, address)
+    if device is None:
         return None
+    kind = _kind(device)
+    if kind == "veth":
+        mac = _peer_mac(ipr, device) or _neighbour_mac(ipr, device["index"], address, resolve_s)
+        return _interface(device, mac) if mac else None
+    if kind == "bridge":
+        mac = _neighbour_mac(ipr, device["index"], address, resolve_s)
+        port = _port_of(ipr, device["index"], mac) if mac else None
+        return _interface(port, mac) if port is not None and mac else None
+    return None
 
 
 def _interface(link: Any, mac: bytes) -> Interface:
@@ -89,9 +106,9 @@ def _peer_mac(ipr: IPRoute, veth: Any) -> bytes | None:
     return _mac(link.get_attr("IFLA_ADDRESS")) if link is not None else None
 
 
-def _neighbour_mac(ipr: IPRoute, ifindex: int, address: IPv4Address | IPv6Address) -> bytes | None:
-    """From the neighbour table; if it is not there the kernel is asked to find out, for a short while."""
-    deadline = time.monotonic() + _RESOLVE_S
+def _neighbour_mac(ipr: IPRoute, ifindex: int, address: IPv4Address | IPv6Address, resolve_s: float) -> bytes | None:
+    """From the neighbour table; if it is not there the kernel is asked to find out."""
+    deadline = time.monotonic() + resolve_s
     family = _AF_INET if address.version == 4 else _AF_INET6
     asked = False
     while True:
@@ -99,11 +116,11 @@ def _neighbour_mac(ipr: IPRoute, ifindex: int, address: IPv4Address | IPv6Addres
             mac = neighbour.get_attr("NDA_LLADDR")
             if neighbour["ifindex"] == ifindex and neighbour.get_attr("NDA_DST") == str(address) and mac:
                 return _mac(mac)
-        if time.monotonic() > deadline:
-            return None
         if not asked:
             ipr.neigh("replace", family=family, dst=str(address), ifindex=ifindex, flags=_NTF_USE, state=0)
             asked = True
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(0.01)
 
 

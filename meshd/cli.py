@@ -15,8 +15,12 @@ COMMANDS = {
     "agent": "meshd.agent.command:agent",
     "certs": "certs.command:certs",
     "daemon": "meshd.daemon.command:daemon",
+    "events": "meshd.events:events",
     "explain": "meshd.explain:explain",
+    "identity": "meshd.listing:identity",
+    "ipcache": "meshd.listing:ipcache",
     "monitor": "meshd.monitor:monitor",
+    "node": "meshd.listing:node",
     "plan": "meshd.plan:plan",
     "policy": "meshd.policies:policy",
     "proxy": "meshd.proxy:proxy",
@@ -24,6 +28,7 @@ COMMANDS = {
     "status": "meshd.status:status",
     "testbed": "meshd.testbed.command:testbed",
     "uninstall": "meshd.uninstall:uninstall",
+    "version": "meshd.version:version",
 }
 
 EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN, EXIT_USAGE = 0, 1, 2, 3

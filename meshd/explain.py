@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshd.socket import SocketError, get
-from meshd.status import EXIT_OF, WIDTH, daemon_sockets
+from meshd.status import EXIT_OF, WIDTH, age_text, daemon_sockets
 
 Answer = dict[str, Any]
 
@@ -45,6 +46,45 @@ def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, 
     if errors or not answers:
         ctx.exit(EXIT_OF["broken"])
     ctx.exit(EXIT_OF["ok" if all(map(_is_fine, answers)) else "degraded"])
+
+
+@explain.command("ip")
+@click.argument("address", metavar="ADDRESS")
+@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.pass_context
+def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, output: str) -> None:
+    """Says which clusters say something about an address, who is believed and why, and what the kernel has.
+
+    Exit codes: 0 one is believed, 1 none is, 2 no daemon answers.
+    """
+    answers, errors = ask(run_dir, instance, f"/v1/ip/{address}")
+    if output == "json":
+        click.echo(json.dumps(answers, indent=2))
+    else:
+        for answer in answers:
+            for line in _ip_lines(answer):
+                click.echo(line)
+    for error in errors:
+        click.echo(error, err=True)
+    if errors or not answers:
+        ctx.exit(EXIT_OF["broken"])
+    believed = all(any(claim["believed"] for claim in answer["claims"]) for answer in answers)
+    ctx.exit(EXIT_OF["ok" if believed else "degraded"])
+
+
+def _ip_lines(answer: Answer) -> Iterator[str]:
+    yield f"{answer['address']} on {answer.get('instance', 'any node')}"
+    if answer["reason"]:
+        yield f"  {answer['reason']}"
+    for claim in answer["claims"]:
+        held = f" for {age_text(claim['held_age_s'])}" if claim["held_age_s"] is not None else ""
+        verdict = "BELIEVED" if claim["believed"] else f"NOT BELIEVED: {claim['reason']}{held}"
+        lost = f" for {age_text(claim['lost_age_s'])}" if claim["lost_age_s"] is not None else ""
+        yield f"  {claim['cluster']} ({claim['presence']}{lost}): {claim['says']}: {verdict}"
+    for entry in answer["realised"] or ["nothing"]:
+        yield f"  kernel: {entry}"
 
 
 def ask(run_dir: Path, instance: str | None, route: str) -> tuple[list[Any], list[str]]:

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,41 +17,68 @@ from meshd.socket import SocketError, get
 
 EXIT_OF = {"ok": 0, "degraded": 1, "broken": 2}
 STYLE = {"ok": "green", "degraded": "yellow", "broken": "red"}
+PRESENCE_RANK = {"withdrawn": 0, "stale": 1, "fresh": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
-HEADINGS = ("CLUSTER", "LINK", "FOR", "LAST EVENT", "NODES", "SERVICES", "IDENTITIES", "IPS", "REJECTED", "CERT")
+HEADINGS = ("CLUSTER", "LINK", "FOR", "STATE", "EVENT", "NODES", "SVCS", "IDS", "IPS", "REFUSED", "RTT", "CERT")
+VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "SERVER")
+ROWS_MAX = 10  # clusters and findings that are shown of more, so that all of it fits a screen
+FINDINGS_MAX = 6
+NAME_MAX = 20
+WAIT_S = 0.5
 WIDTH = 100  # columns where there is no terminal
+WIDTH_VERBOSE = 140
 Status = dict[str, Any]
 
 
 @click.command()
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("--verbose", is_flag=True, help="All clusters and findings, with loss and the servers' certificates.")
+@click.option("--wait", is_flag=True, help="Until all is ok, at most --timeout seconds.")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="For --wait, in seconds.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
-def status(ctx: click.Context, run_dir: Path, instance: str | None, output: str) -> None:
+def status(
+    ctx: click.Context, run_dir: Path, instance: str | None, verbose: bool, wait: bool, timeout: float, output: str
+) -> None:
     """Shows what the daemon hears of each cluster, how old that is, and whether the kernel holds it; then how agents
     and proxies are.
 
     Exit codes: 0 ok, 1 degraded, 2 broken or nobody answers.
     """
+    deadline = time.monotonic() + timeout
+    found, others = read_everybody(run_dir, instance)
+    while wait and time.monotonic() < deadline and worst(found, others) != EXIT_OF["ok"]:
+        time.sleep(WAIT_S)
+        found, others = read_everybody(run_dir, instance)
+    if output == "json":
+        click.echo(json.dumps([*found, *(summary.as_json() for summary in others)], indent=2))
+    elif not found and not others:
+        click.echo(f"nobody answers in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
+    else:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH_VERBOSE if verbose else WIDTH)
+        for entry in found:
+            show(entry, console, verbose=verbose)
+        for summary in others:
+            show_summary(summary, console)
+    ctx.exit(worst(found, others))
+
+
+def worst(found: list[Status], others: list[Summary]) -> int:
+    """The exit code: that of the worst of them."""
+    states = [*(entry["state"] for entry in found), *(summary.state for summary in others)]
+    return max((EXIT_OF[state] for state in states), default=EXIT_OF["broken"])
+
+
+def read_everybody(run_dir: Path, instance: str | None) -> tuple[list[Status], list[Summary]]:
+    """Daemons, then agents and proxies; of each the worst first."""
     others = sorted(read_all(run_dir, instance), key=lambda summary: -EXIT_OF[summary.state])
     sockets = daemon_sockets(run_dir, instance)
     if instance and not sockets and not others:
         sockets = [run_dir / instance / "daemon.sock"]  # asked for by name: that it is not there is what is shown
     found = [read_status(path) for path in sockets]
     found.sort(key=lambda status: -EXIT_OF[status["state"]])
-    if output == "json":
-        click.echo(json.dumps([*found, *(summary.as_json() for summary in others)], indent=2))
-    elif not found and not others:
-        click.echo(f"nobody answers in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
-    else:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
-        for entry in found:
-            show(entry, console)
-        for summary in others:
-            show_summary(summary, console)
-    states = [*(entry["state"] for entry in found), *(summary.state for summary in others)]
-    ctx.exit(max((EXIT_OF[state] for state in states), default=EXIT_OF["broken"]))
+    return found, others
 
 
 def daemon_sockets(run_dir: Path, instance: str | None) -> list[Path]:
@@ -73,14 +102,20 @@ def read_status(path: Path) -> Status:
     return answer
 
 
-def show(entry: Status, console: Console) -> None:
-    """One daemon for people."""
+def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
+    """One daemon for people. Unless `verbose` it takes at most 25 lines, however many clusters there are."""
     style = STYLE[entry["state"]]
     missing = [name for name, age in entry["events"].items() if age is None]
     console.print(f"[bold]{entry['instance']}[/]: [{style}]{entry['state']}[/]", highlight=False)
-    show_findings(entry["findings"], console)
-    if entry["clusters"]:
-        console.print(_clusters(entry["clusters"]))
+    clusters, findings = sorted(entry["clusters"], key=_badness), entry["findings"]
+    if verbose or (len(clusters) <= ROWS_MAX and len(findings) <= FINDINGS_MAX):
+        show_findings(findings, console)
+    else:
+        show_first_findings(findings, console)
+    if clusters:
+        console.print(_clusters(clusters if verbose else clusters[:ROWS_MAX], verbose=verbose))
+        if not verbose and len(clusters) > ROWS_MAX:
+            console.print(f"  {_rest(clusters[ROWS_MAX:])}", highlight=False)
     for target in entry["targets"]:
         held = ", ".join(f"{name} {count}" for name, count in target["realised"].items()) or "nothing"
         age = age_text(target["in_sync_age_s"])
@@ -108,33 +143,64 @@ def show_findings(findings: Iterable[str], console: Console) -> None:
         console.print(f"  ! {' '.join(finding.split())}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _clusters(clusters: list[Status]) -> Table:
-    table = Table(box=None, padding=(0, 0, 0, 2))
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=True)
-    for cluster in sorted(clusters, key=_badness):
-        table.add_row(*_row(cluster))
+def show_first_findings(findings: list[str], console: Console) -> None:
+    """A line each, cut where the screen ends."""
+    for finding in findings[:FINDINGS_MAX]:
+        text = f"  ! {' '.join(finding.split())}"
+        console.print(
+            text if len(text) <= console.width else f"{text[: console.width - 1]}…", highlight=False, markup=False
+        )
+    if len(findings) > FINDINGS_MAX:
+        console.print(f"  ! and {len(findings) - FINDINGS_MAX} more: --verbose", highlight=False, markup=False)
+
+
+def _clusters(clusters: list[Status], *, verbose: bool) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("")
+    for heading in VERBOSE_HEADINGS if verbose else HEADINGS:
+        most = None if verbose or heading != "CLUSTER" else NAME_MAX
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=most)
+    for cluster in clusters:
+        table.add_row("", *_row(cluster), *(_more(cluster) if verbose else ()))
     return table
 
 
-def _badness(cluster: Status) -> tuple[int, int, str]:
-    rejected = sum(kind["rejected"] for kind in cluster["kinds"].values())
-    return LINK_RANK[cluster["link"]["state"]], -rejected, cluster["cluster"]
+def _rest(clusters: list[Status]) -> str:
+    """How many more there are, by the state of their link."""
+    states = Counter(f"{cluster['link']['state']}, {cluster['presence']['state']}" for cluster in clusters)
+    return f"and {len(clusters)} more: " + "; ".join(f"{count} {state}" for state, count in states.most_common(3))
+
+
+def _badness(cluster: Status) -> tuple[int, int, int, str]:
+    presence = PRESENCE_RANK[cluster["presence"]["state"]]
+    return LINK_RANK[cluster["link"]["state"]], presence, -_refused(cluster), cluster["cluster"]
+
+
+def _refused(cluster: Status) -> int:
+    return sum(kind["rejected"] + kind["quarantined"] + kind["over_quota"] for kind in cluster["kinds"].values())
 
 
 def _row(cluster: Status) -> list[str]:
-    kinds = cluster["kinds"]
-    rejected = sum(kind["rejected"] for kind in kinds.values())
-    days = cluster["certificate_days_left"]
+    kinds, presence = cluster["kinds"], cluster["presence"]
+    days, rtt = cluster["certificate_days_left"], presence["rtt_ms"]
+    lost = age_text(presence["lost_age_s"])
     return [
         f"{cluster['cluster']}{' (own)' if cluster['is_local'] else ''}",
         cluster["link"]["state"],
         age_text(cluster["link"]["age_s"]),
+        f"STALE({lost})" if presence["state"] == "stale" else presence["state"],
         age_text(cluster["last_event_age_s"]),
         *(_count(kinds[kind]) for kind in ("nodes", "services", "identities", "ip")),
-        str(rejected),
+        str(_refused(cluster)),
+        "-" if cluster["is_local"] else "unknown" if rtt is None else f"{rtt:.2f}ms",
         "unknown" if days is None else f"{days}d",
     ]
+
+
+def _more(cluster: Status) -> list[str]:
+    loss, server = cluster["presence"]["loss"], cluster["server_certificate"]
+    shown = f"{server['days_left']}d{' wildcard' if server['by_wildcard'] else ''}" if server else "unknown"
+    return ["-" if cluster["is_local"] else "unknown" if loss is None else f"{loss:.0%}", shown]
 
 
 def _count(kind: Status) -> str:

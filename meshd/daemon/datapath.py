@@ -12,6 +12,7 @@ from datapath.entries import inner_mtu
 from datapath.foreign import foreign_programs
 from datapath.hooks import HookError
 from datapath.interface import Interface, find_endpoint
+from datapath.layout import DropReason
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
 from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
@@ -26,6 +27,9 @@ from meshd.reconcile.target import TargetError
 from routing.devices import DeviceError, ensure_tunnel
 from routing.routes import HostRoutes, RouteError
 from routing.tunnel import BadTunnel, parse_tunnel
+
+NEIGHBOUR_S = 0.02
+"""How long a round waits for a neighbour; then the pod is tried again later, and all others are served."""
 
 
 class DatapathError(Exception):
@@ -52,6 +56,8 @@ class Datapath:
     """Name of the tunnel device, "" if there is none that could be probed through."""
     ring: Ring | None = None
     """Events of the programs; None where there is no kernel."""
+    drops: Callable[[], Mapping[DropReason, int]] = dict
+    """Packets dropped since the maps were made, by reason."""
 
 
 def open_datapath(config: DaemonConfig) -> Datapath:
@@ -76,13 +82,14 @@ def _open(config: DaemonConfig) -> Datapath:
         written.append("from_tunnel")
     maps = Maps(loaded.folder)
     target = MapTarget(maps)
-    pods = PodTarget(maps, find=find_endpoint, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
+    find = partial(find_endpoint, resolve_s=NEIGHBOUR_S)
+    pods = PodTarget(maps, find=find, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
     held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
     survey = Survey(own, alias, loaded.programs, lambda: underlay_mtu(config.device), config.underlay)
     routes = RouteTarget(HostRoutes())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
     held_routes = routes.dump(ROUTES)
-    told = (tuple(written), foreign, device.name, Ring(loaded.folder))
+    told = (tuple(written), foreign, device.name, Ring(loaded.folder), maps.drops)
     return Datapath(target, pods, held, survey, routes, held_routes, netns_cookie(), *told)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
-from datapath.interface import Interface
+from datapath.interface import Interface, InterfaceError
 from datapath.layout import MAPS as LAYOUTS
 from datapath.layout import AddrKey, Endpoint, Family, Iface, Svc, Svc4Key, Svc6Key
 from datapath.maps import MapError, MapFull
@@ -134,7 +134,10 @@ class PodTarget:
         for packed, value in items.items():
             identity, policed = int.from_bytes(value[:4], sys.byteorder), value[4:] == b"\1"
             address = ip_address(packed)
-            interface = self._find(address)
+            try:
+                interface = self._find(address)
+            except InterfaceError as error:
+                raise TargetError("md_endpoint", "find", str(error)) from error
             if interface is None:
                 raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
             self._attach(interface)

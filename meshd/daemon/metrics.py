@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from datapath.layout import MAPS
 from meshd.daemon.link import LinkState
+from meshd.daemon.presence import PresenceState
+from meshd.daemon.prober import NO_EVIDENCE
 from meshd.daemon.store import ClusterState
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from meshd.daemon.remote import Remote
 
 PREFIX = "meshd_daemon_"
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 def readiness(daemon: Daemon) -> tuple[bool, str]:
@@ -33,6 +37,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._remotes(time.monotonic())
+        yield from self._presence(time.monotonic())
         yield from self._records()
         yield from self._targets()
 
@@ -65,6 +70,26 @@ class Metrics(Collector):
             lists.add_metric([remote.cluster], remote.relists)
         yield from (connects, lists)
 
+    def _presence(self, now: float) -> Iterator[Metric]:
+        presence = GaugeMetricFamily(
+            PREFIX + "remote_presence", "1 for the state that the cluster is in.", labels=["cluster", "state"]
+        )
+        lost = GaugeMetricFamily(PREFIX + "remote_lost_seconds", "Since nothing is heard.", labels=["cluster"])
+        held = GaugeMetricFamily(PREFIX + "remote_waiting_deletes", "Deletes not believed.", labels=["cluster"])
+        rtt = GaugeMetricFamily(PREFIX + "datapath_rtt_seconds", "Median of the last probes.", labels=["cluster"])
+        loss = GaugeMetricFamily(PREFIX + "datapath_loss", "Share of the last probes.", labels=["cluster"])
+        for remote in self._daemon.remotes():
+            evidence = self._daemon.prober.evidence(remote.cluster) if self._daemon.prober else NO_EVIDENCE
+            for state in PresenceState:
+                presence.add_metric([remote.cluster, state], remote.presence.state is state)
+            lost.add_metric([remote.cluster], remote.presence.age_s(now) or 0.0)
+            held.add_metric([remote.cluster], remote.waiting_deletes)
+            if evidence.rtt_s is not None:
+                rtt.add_metric([remote.cluster], evidence.rtt_s)
+            if evidence.loss is not None:
+                loss.add_metric([remote.cluster], evidence.loss)
+        yield from (presence, lost, held, rtt, loss)
+
     def _records(self) -> Iterator[Metric]:
         accepted = GaugeMetricFamily(PREFIX + "records", "Records that are believed.", labels=["cluster", "kind"])
         rejected = GaugeMetricFamily(
@@ -75,10 +100,15 @@ class Metrics(Collector):
                 accepted.add_metric([state.name, kind], len(shelf.records))
                 for reason, count in shelf.reasons().items():
                     rejected.add_metric([state.name, kind, reason], count)
+        quarantine = self._daemon.mesh.suspicion.quarantine
+        for cluster, kind in quarantine.kinds():
+            for reason, count in quarantine.reasons(cluster, kind).items():
+                rejected.add_metric([cluster, kind, reason], count)
         yield from (accepted, rejected)
 
     def _targets(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily(PREFIX + "entries", "Entries that the kernel holds.", labels=["map"])
+        pressure = GaugeMetricFamily(PREFIX + "map_pressure", "Entries per room of the map, 0 to 1.", labels=["map"])
         failing = GaugeMetricFamily(PREFIX + "failing_keys", "Keys that could not be written.", labels=["target"])
         writes = CounterMetricFamily(PREFIX + "writes", "Entries written or removed.", labels=["target", "operation"])
         for reconciler in (self._daemon.maps, self._daemon.pods):
@@ -87,7 +117,12 @@ class Metrics(Collector):
             writes.add_metric([reconciler.name, "delete"], reconciler.deletes)
             for name, held in reconciler.delta.realised.items():
                 entries.add_metric([name], len(held))
-        yield from (entries, failing, writes)
+                if name in MAPS:
+                    pressure.add_metric([name], len(held) / MAPS[name].size)
+        drops = CounterMetricFamily(PREFIX + "drops", "Packets and connections dropped.", labels=["reason"])
+        for reason, count in self._daemon.drops().items():
+            drops.add_metric([reason.label], count)
+        yield from (entries, pressure, failing, writes, drops)
 
     def _state(self, cluster: str) -> ClusterState:
         return self._daemon.store.clusters.get(cluster) or ClusterState(cluster)

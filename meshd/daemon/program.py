@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import NoReturn
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram
 
 from datapath.layout import MAPS
 from datapath.maglev import SIZES
@@ -26,7 +26,7 @@ from meshd.daemon.hostaddresses import host_addresses
 from meshd.daemon.kernel import MapShape, PodShape, PolicyShape, RouteShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
-from meshd.daemon.metrics import Metrics, readiness
+from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
 from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
@@ -104,7 +104,16 @@ class Daemon:
         self.policy = Reconciler("policy", datapath.maps, PolicyShape())
         self.routes = Reconciler("routes", datapath.routes, RouteShape())
         self.targets = [self.policy, self.maps, self.pods, self.routes]
-        self.loop = Loop(self.targets, executor, refresh=self._refresh, settled=self._settled)
+        self.propagation = Histogram(
+            PREFIX + "propagation_seconds",
+            "From a change's arrival to its end in the maps.",
+            registry=None,
+            buckets=BUCKETS_S,
+        )
+        self.loop = Loop(
+            self.targets, executor, refresh=self._refresh, settled=self._settled, took=self.propagation.observe
+        )
+        self.drops = datapath.drops
         self.timeline = Timeline()
         self.clustermesh: Clustermesh | None = None
         self.store = Store(self.loop.wake, allowance=self.allowance)
@@ -190,6 +199,7 @@ class Daemon:
             return nullcontext()
         registry = CollectorRegistry()
         registry.register(Metrics(self))
+        registry.register(self.propagation)
         return serve_health(self.config.health, partial(readiness, self), registry)
 
     def remotes(self) -> Sequence[Remote]:

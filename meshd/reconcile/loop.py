@@ -73,7 +73,8 @@ class Reconciler:
 
 class Loop:
     """Runs the reconcilers, in this order. `refresh` brings desired up to date; it returns True if there is more to
-    come, so that a flood is taken in slices. `settled` is called after the rounds.
+    come, so that a flood is taken in slices. `settled` is called after the rounds; `took` with the seconds from the
+    first of the wakes that a round served to its end.
     """
 
     def __init__(
@@ -83,23 +84,33 @@ class Loop:
         *,
         refresh: Callable[[], bool],
         settled: Callable[[], None],
+        took: Callable[[float], object] = lambda seconds: None,
     ) -> None:
+        self._took = took
+        self._woken_at: float | None = None
         self._reconcilers, self._executor, self._refresh, self._settled = reconcilers, executor, refresh, settled
         self._dirty = asyncio.Event()
 
     def wake(self) -> None:
         """Something became dirty."""
+        if self._woken_at is None:
+            self._woken_at = time.monotonic()
         self._dirty.set()
 
     async def run(self) -> NoReturn:
         while True:
             await self._wait()
             self._dirty.clear()
-            if self._refresh():
+            woken_at, self._woken_at = self._woken_at, None
+            if more := self._refresh():
                 self._dirty.set()
             for reconciler in self._reconcilers:
                 await self._round(reconciler)
             self._settled()
+            if more:  # the oldest of what is left has waited since then
+                self._woken_at = woken_at
+            elif woken_at is not None:
+                self._took(time.monotonic() - woken_at)
             await asyncio.sleep(0)  # slices without a difference would keep everybody else waiting
 
     async def _round(self, reconciler: Reconciler) -> None:

@@ -144,6 +144,34 @@ async def test_what_a_peer_may_not_say_is_in_quarantine_and_leaves_with_the_file
         await until(lambda: len(scene.maps.content["md_ipcache"]) == 4)
 
 
+async def test_the_socket_lists_explains_and_tells_what_happened(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        seen = Inspection(daemon)
+        assert seen.diff() == []
+        assert seen.listed("ipcache")["total"] == 4
+        assert {row["cluster"] for row in seen.listed("node")["rows"]} == {"cluster1", "cluster2"}
+        assert [row["identity"] for row in seen.listed("identity")["rows"]] == [131073]
+        scene.two.etcd.put_all(records.ip("cluster2", "10.0.0.1", "172.18.2.11", 131073))
+        await until(lambda: seen.quarantine())
+        ours, theirs = seen.explain_ip("10.0.0.1")["claims"][:2]
+        assert (ours["cluster"], ours["believed"]) == ("cluster1", True)
+        assert (theirs["cluster"], theirs["reason"]) == ("cluster2", "own-address")
+        near = seen.explain_ip("20.0.0.77")
+        assert near["claims"][0]["says"] == "PodCIDR 20.0.0.0/24 of node n1"
+        assert near["realised"] == ["20.0.0.0/24 identity=2 tunnel=172.18.2.11 remote=True"]
+        assert "is not an IP address" in seen.explain_ip("x")["reason"]
+        await until(lambda: seen.events("0")["events"][-1]["event"] == "quarantine")
+        (scene.mesh_folder / "cluster2").unlink()
+        await until(lambda: seen.events("0")["events"][-1]["event"] == "left")
+        told = [event["event"] for event in seen.events("0")["events"] if event["cluster"] == "cluster2"]
+        assert [event for event in told if event in ("link ready", "fresh", "quarantine")] == [
+            "link ready",
+            "fresh",
+            "quarantine",
+        ]
+
+
 async def test_bad_records_are_skipped_counted_by_reason_and_shown(scene: Scene) -> None:
     bad = {
         record(Kind.IP, "cluster2", "20.0.0.7"): "not JSON",
@@ -230,6 +258,9 @@ async def test_health_names_the_missing_event_and_metrics_go_with_their_cluster(
         metrics = (await ask("/metrics"))[1]
         assert 'meshd_daemon_remote_ready{cluster="cluster2"} 0.0' in metrics
         assert 'meshd_daemon_records{cluster="cluster1",kind="ip"} 2.0' in metrics
+        assert 'meshd_daemon_remote_presence{cluster="cluster2",state="stale"} 1.0' in metrics
+        assert "meshd_daemon_propagation_seconds_bucket" in metrics
+        assert 'meshd_daemon_map_pressure{map="md_ipcache"}' in metrics
         (scene.mesh_folder / "cluster2").unlink()
         await until(lambda: not daemon.remotes() and not daemon.readiness.missing)
         assert await ask("/readyz") == (200, "ready\n")

@@ -10,7 +10,9 @@ from click.testing import CliRunner, Result
 from meshd.socket import serve
 from meshd.status import age_text, status
 
-KIND = {"accepted": 3, "rejected": 0, "synced_age_s": 1.0}
+KIND = {"accepted": 3, "rejected": 0, "quarantined": 1, "over_quota": 0, "synced_age_s": 1.0}
+FRESH = {"state": "fresh", "lost_age_s": None, "rtt_ms": 0.123, "loss": 0.0}
+STALE = {"state": "stale", "lost_age_s": 75.0, "rtt_ms": None, "loss": 1.0}
 
 
 def cluster(name: str, state: str = "ready", **more: object) -> dict[str, object]:
@@ -20,6 +22,8 @@ def cluster(name: str, state: str = "ready", **more: object) -> dict[str, object
         "link": {"state": state, "age_s": 75.0},
         "last_event_age_s": None,
         "certificate_days_left": 89,
+        "presence": FRESH if state == "ready" else STALE,
+        "server_certificate": {"days_left": 30, "by_wildcard": True},
         "kinds": dict.fromkeys(("nodes", "services", "identities", "ip"), KIND | more),
     }
 
@@ -53,12 +57,34 @@ async def test_the_table_has_the_worst_first_and_fits(tmp_path: Path) -> None:
     assert lines[:3] == [
         "cluster1.n1: degraded",
         "  ! cluster2: nobody answers",
-        "  CLUSTER         LINK          FOR  LAST EVENT  NODES  SERVICES  IDENTITIES  IPS  REJECTED  CERT",
+        " CLUSTER        LINK         FOR STATE      EVENT   NODES SVCS IDS IPS REFUSED RTT     CERT",
     ]
-    assert lines[3].split() == ["cluster2", "disconnected", "75s", "unknown", "~3", "~3", "~3", "~3", "0", "89d"]
-    assert lines[4].startswith("  cluster1 (own)  ready")
+    words = ["cluster2", "disconnected", "75s", "STALE(75s)", "unknown", *["~3"] * 4, "4", "unknown", "89d"]
+    assert lines[3].split() == words
+    assert lines[4].startswith(" cluster1 (own) ready")
     assert lines[5:] == ["  maps: in sync for 2h; md_ipcache 2", "  not yet: reconciled"]
     assert max(map(len, lines)) <= 100
+
+
+async def test_255_clusters_fit_a_screen_and_the_rest_is_counted(tmp_path: Path) -> None:
+    answer = daemon("degraded", *(f"cluster{n}: {'nobody answers ' * 20}" for n in range(20)))
+    worst = [cluster(f"a-rather-long-name-of-a-cluster{n}", "disconnected") for n in range(9)]
+    answer["clusters"] = [cluster(f"cluster{n}") for n in range(1, 247)] + worst
+    lines = (await run(tmp_path, answer)).output.rstrip().splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, map(str.rstrip, lines))) <= 100
+    assert "! and 14 more: --verbose" in lines[7]
+    assert [line.split()[1] for line in lines[9:18]] == ["disconnected"] * 9
+    assert lines[19].strip() == "and 245 more: 245 ready, fresh"
+    assert (await run(tmp_path, answer, "--verbose")).output.count("wildcard") == 255
+
+
+async def test_wait_ends_when_all_is_ok_or_the_time_is_over(tmp_path: Path) -> None:
+    answer = daemon("degraded")
+    assert (await run(tmp_path, answer, "--wait", "--timeout=0.1")).exit_code == 1
+    later = asyncio.get_running_loop().call_later(0.2, lambda: answer.update(state="ok"))
+    assert (await run(tmp_path, answer, "--wait", "--timeout=30")).exit_code == 0
+    later.cancel()
 
 
 async def test_json_is_what_the_daemon_said(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from datapath.entries import RANK, backend_entry, service_entries
+from datapath.interface import Interface, InterfaceError
 from meshd.daemon.kernel import MAPS, MapShape, MapTarget, PodTarget
 from meshd.daemon.mesh import PODS
 from meshd.reconcile.target import TargetError, TargetFull
@@ -103,3 +104,12 @@ def test_a_pod_that_is_gone_leaves_no_entry(address: str) -> None:
     assert list(pods(maps, interfaces).dump(PODS)) == [ip_address(address).packed]
     target.delete(PODS, [ip_address(address).packed])
     assert not maps.content["md_endpoint"]
+
+
+def test_a_question_that_the_kernel_refuses_costs_one_pod_one_try() -> None:
+    def find(address: object) -> Interface | None:
+        raise InterfaceError("netlink, about 10.0.0.1: (22, 'Invalid argument')")
+
+    target = PodTarget(FakeMaps(), find=find, attach=lambda interface: None)
+    with pytest.raises(TargetError, match="Invalid argument"):
+        target.upsert(PODS, {POD.packed: IDENTITY})

@@ -1,0 +1,120 @@
+"""`meshd ipcache list`, `meshd node list`, `meshd identity list`: what daemons know, and what the kernel holds."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from meshd.explain import ask
+from meshd.status import EXIT_OF, WIDTH_VERBOSE
+
+Row = dict[str, Any]
+
+
+@click.group()
+def ipcache() -> None:
+    """Shows addresses and prefixes with identities and tunnels."""
+
+
+@click.group()
+def node() -> None:
+    """Shows the nodes of all clusters."""
+
+
+@click.group()
+def identity() -> None:
+    """Shows identities with their labels."""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+        click.option("--instance", help="Only this one.  [default: every daemon of the run directory]"),
+        click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+@ipcache.command("list")
+@click.option("--diff", is_flag=True, help="Only where the kernel does not hold what is desired, in all maps.")
+@_options
+def list_ipcache(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
+    """Lists what is desired, and what the kernel has where that differs.
+
+    Exit codes: 0 ok, 1 something differs, 2 no daemon answers.
+    """
+    route = "/v1/diff" if diff else "/v1/list/ipcache"
+    rows = _show(run_dir, instance, output, route, ("ENTRY", "MAP", "REALISED"), _ipcache_row)
+    sys.exit(EXIT_OF["ok" if all(row["in_sync"] for row in rows) else "degraded"])
+
+
+@node.command("list")
+@_options
+def list_nodes(run_dir: Path, instance: str | None, output: str) -> None:
+    """Lists nodes, their PodCIDRs, and whether those that are probed answer.
+
+    Exit codes: 0 ok, 1 a node is refused or does not answer, 2 no daemon answers.
+    """
+    headings = ("CLUSTER", "NODE", "ADDRESS", "PODCIDRS", "ANSWERS", "REFUSED")
+    rows = _show(run_dir, instance, output, "/v1/list/node", headings, _node_row)
+    sys.exit(EXIT_OF["degraded" if any(row["refused"] or row["answers"] is False for row in rows) else "ok"])
+
+
+@identity.command("list")
+@_options
+def list_identities(run_dir: Path, instance: str | None, output: str) -> None:
+    """Lists identities of all clusters.
+
+    Exit codes: 0 ok, 2 no daemon answers.
+    """
+    _show(run_dir, instance, output, "/v1/list/identity", ("CLUSTER", "IDENTITY", "LABELS"), _identity_row)
+
+
+def _show(
+    run_dir: Path,
+    instance: str | None,
+    output: str,
+    route: str,
+    headings: tuple[str, ...],
+    cells: Callable[[Row], tuple[str, ...]],
+) -> list[Row]:
+    """Prints what the daemons answer; exits if none does."""
+    answers, errors = ask(run_dir, instance, route)
+    rows: list[Row] = [row for answer in answers for row in (answer["rows"] if isinstance(answer, dict) else answer)]
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+    elif answers:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH_VERBOSE)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*cells(row))
+        console.print(table)
+        if left := sum(answer["total"] - len(answer["rows"]) for answer in answers if isinstance(answer, dict)):
+            console.print(f"and {left} more", highlight=False)
+    for error in errors:
+        click.echo(error, err=True)
+    if errors or not answers:
+        sys.exit(EXIT_OF["broken"])
+    return rows
+
+
+def _ipcache_row(row: Row) -> tuple[str, ...]:
+    held = "in sync" if row["in_sync"] else f"{row['realised'] or 'nothing'} {row['reason']}".strip()
+    return row["desired"] or "nothing", row["map"], held
+
+
+def _node_row(row: Row) -> tuple[str, ...]:
+    answers = {True: "yes", False: "no", None: "not probed"}[row["answers"]]
+    return row["cluster"], row["name"], row["address"], " ".join(row["pod_cidrs"]), answers, row["refused"]
+
+
+def _identity_row(row: Row) -> tuple[str, ...]:
+    return row["cluster"], str(row["identity"]), row["labels"]

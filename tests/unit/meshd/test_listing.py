@@ -1,0 +1,80 @@
+"""The commands that ask a daemon's socket, against one that answers as a daemon does."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshd.cli import program
+from meshd.socket import serve
+
+ENTRY = {"map": "md_ipcache", "desired": "20.0.0.1 identity=7", "realised": None, "in_sync": False, "reason": "full"}
+NODE = {"cluster": "c2", "name": "n1", "address": "172.18.2.11", "pod_cidrs": ["20.0.0.0/24"]}
+CLAIM = {"cluster": "c2", "says": "PodCIDR 20.0.0.0/24", "presence": "stale", "lost_age_s": 9.0}
+IP = {"address": "20.0.0.1", "instance": "c1.n1", "reason": "", "realised": ["20.0.0.1 identity=7"]}
+EVENT = {"number": 1, "age_s": 3.0, "event": "withdrawn", "cluster": "c2", "detail": "nobody answers"}
+
+
+async def run(folder: Path, routes: Mapping[str, Callable[..., object]], *words: str) -> Result:
+    async with serve(folder / "c1.n1" / "daemon.sock", routes):
+        return await asyncio.to_thread(CliRunner().invoke, program, [*words, "--run-dir", str(folder)])
+
+
+@pytest.mark.parametrize(("flags", "route"), [((), "/v1/list/{what}"), (("--diff",), "/v1/diff")])
+async def test_an_entry_that_the_kernel_lacks_is_shown_with_its_reason(
+    tmp_path: Path, flags: tuple[str, ...], route: str
+) -> None:
+    def answer(**_: str) -> object:
+        return [ENTRY] if flags else {"rows": [ENTRY], "total": 5}
+
+    result = await run(tmp_path, {route: answer}, "ipcache", "list", *flags)
+    assert "20.0.0.1 identity=7" in result.output
+    assert "nothing full" in result.output
+    assert ("and 4 more" in result.output) is not bool(flags)
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "answers", "code"), [("", True, 0), ("", None, 0), ("", False, 1), ("own-address", None, 1)]
+)
+async def test_a_node_that_is_refused_or_silent_degrades(
+    tmp_path: Path, refused: str, answers: bool | None, code: int
+) -> None:
+    rows = {"rows": [NODE | {"refused": refused, "answers": answers}], "total": 1}
+    result = await run(tmp_path, {"/v1/list/{what}": lambda what: rows}, "node", "list")
+    assert (result.exit_code, "20.0.0.0/24" in result.output) == (code, True)
+
+
+async def test_identities_are_listed_as_json_too(tmp_path: Path) -> None:
+    rows = {"rows": [{"cluster": "c2", "identity": 7, "labels": "k8s:a=b;"}], "total": 1}
+    result = await run(tmp_path, {"/v1/list/{what}": lambda what: rows}, "identity", "list", "-o", "json")
+    assert json.loads(result.output) == rows["rows"]
+
+
+@pytest.mark.parametrize(("believed", "says", "code"), [(True, "BELIEVED", 0), (False, "own-address for 2m", 1)])
+async def test_an_address_is_explained(tmp_path: Path, believed: bool, says: str, code: int) -> None:
+    claim = CLAIM | {"believed": believed, "reason": "own-address", "held_age_s": None if believed else 120.0}
+    answer = IP | {"claims": [claim]}
+    result = await run(tmp_path, {"/v1/ip/{address}": lambda address: answer}, "explain", "ip", "20.0.0.1")
+    assert f"c2 (stale for 9s): PodCIDR 20.0.0.0/24: {'' if believed else 'NOT BELIEVED: '}{says}" in result.output
+    assert result.exit_code == code
+
+
+async def test_events_are_shown_with_their_age(tmp_path: Path) -> None:
+    answer = {"last": 1, "events": [EVENT]}
+    result = await run(tmp_path, {"/v1/events/{after}": lambda after: answer}, "events")
+    assert result.output.strip() == "3s ago  c1.n1  c2  withdrawn  nobody answers"
+
+
+@pytest.mark.parametrize("words", [("events",), ("ipcache", "list"), ("node", "list"), ("explain", "ip", "1.2.3.4")])
+def test_nobody_there_is_broken(tmp_path: Path, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(program, [*words, "--run-dir", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "is `meshd daemon` running" in result.output
+
+
+def test_the_version_names_the_layout_of_the_maps() -> None:
+    assert json.loads(CliRunner().invoke(program, ["version", "-o", "json"]).output)["map_layout"] == "1"
