@@ -110,6 +110,7 @@ def test_a_question_that_the_kernel_refuses_costs_one_pod_one_try() -> None:
     def find(address: object) -> Interface | None:
         raise InterfaceError("netlink, about 10.0.0.1: (22, 'Invalid argument')")
 
-    target = PodTarget(FakeMaps(), find=find, attach=lambda interface: None)
+    fakes = FakeInterfaces()
+    target = PodTarget(FakeMaps(), find=find, attach=fakes.attach, police=fakes.police)
     with pytest.raises(TargetError, match="Invalid argument"):
         target.upsert(PODS, {POD.packed: IDENTITY})
