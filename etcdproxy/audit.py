@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from etcdproxy.peers import Peer, Refusal
+from etcdproxy.reads import Reads
 
 logger = logging.getLogger("meshd.audit")
 
@@ -45,6 +46,11 @@ class Audit:
         self._lines = _MAX_LINES
         self._at = time.monotonic()
         self._left_out = 0
+        self._reads = Reads()
+
+    def read(self, peer: Peer, key: bytes) -> None:
+        """A Range that is answered: each is counted, few are a line."""
+        self._reads.note(peer, key)
 
     def opened(self, record: StreamRecord) -> None:
         extra = {"peer": record.peer.name, "role": record.peer.role, "address": record.address}

@@ -99,6 +99,7 @@ class Service(grpc.GenericRpcHandler):
             await self._refuse(context, peer, request.key, grpc.StatusCode.PERMISSION_DENIED, DENIED)
         await self._await_ready(context)
         peer.ranges += 1
+        self._audit.read(peer, request.key)
         if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, _FUTURE)
         try:

@@ -56,3 +56,19 @@ async def test_refusals_do_not_flood_the_log(proxy: Proxy) -> None:
     assert 50 <= len(lines) < 200
     assert r"cilium/cache/\n\\xff" in lines[0]  # one line, whatever the key holds
     assert proxy.status()["refused"] == {"etcdserver: permission denied": 300}
+
+
+async def test_ranges_are_told_and_do_not_flood_the_log(etcd: Etcd, proxy: Proxy) -> None:
+    etcd.put_all({f"cilium/state/ip/v1/default/10.0.0.{number}": "x" for number in range(50)})
+    for name in ("remote-c2", "local-c1"):
+        async with reader(proxy, proxy.certificate(name)) as reading:
+            await reading.range(b"cilium/cluster-config/c1")
+            if name == "remote-c2":
+                for number in range(300):  # each page of a list begins elsewhere
+                    await reading.range(b"cilium/state/ip/v1/default/10.0.0.%d" % number, b"cilium/state/ip/v10")
+    read = [line.partition("meshd.audit: ")[2] for line in audit_lines(proxy)]
+    assert read == [
+        "range read peer=remote-c2 role=remote keys=cilium/cluster-config/c1",
+        "range read peer=remote-c2 role=remote keys=cilium/state/ip/v1",
+        "range read peer=local-c1 role=local keys=cilium/cluster-config/c1",
+    ]
