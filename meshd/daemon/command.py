@@ -45,7 +45,9 @@ class Broken(click.ClickException):
 @click.option("--instance", help="Name of this daemon.  [default: <cluster>.<node>]")
 @click.option("--tunnel", help="This node's tunnel, as it announces it.  [default: vxlan:8473]")
 @click.option(
-    "--routing-mode", type=click.Choice(list(RoutingMode)), help="Ways to other clusters' nodes.  [default: tunnel]"
+    "--routing-mode",
+    type=click.Choice([mode.value for mode in RoutingMode]),
+    help="Ways to other clusters' nodes.  [default: tunnel]",
 )
 @click.option("--underlay", type=click.Choice([4, 6]), help="IP version that tunnels use.  [default: 4]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
