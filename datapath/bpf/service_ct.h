@@ -176,6 +176,32 @@ static __always_inline void remember_flow(struct nat_key *forward, struct nat *n
 	md_nat.update(forward, nat);
 }
 
+/* The pod speaks to this address itself, with ports that it used through a frontend before: that flow is over, and
+ * answers stay as they are. */
+static __always_inline void forget_flow(struct packet *p, struct ports *ports)
+{
+	struct nat_key key = {};
+	struct nat *known;
+	struct nat frontend;
+
+	__builtin_memcpy(key.source, p->destination.word, sizeof(key.source));
+	__builtin_memcpy(key.destination, p->source.word, sizeof(key.destination));
+	key.source_port = ports->destination;
+	key.destination_port = ports->source;
+	key.protocol = p->protocol;
+	key.family = p->source.family;
+	key.direction = NAT_REPLY;
+	known = md_nat.lookup(&key);
+	if (!known)
+		return;
+	__builtin_memcpy(&frontend, known, sizeof(frontend));
+	md_nat.delete(&key);
+	nat_key_of(p, ports, NAT_FORWARD, &key);
+	__builtin_memcpy(key.destination, frontend.address, sizeof(key.destination));
+	key.destination_port = frontend.port;
+	md_nat.delete(&key);
+}
+
 /* A pod's packet to a frontend goes to a backend, and *p says so. False: it has none, drop it. */
 static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 {
@@ -184,8 +210,13 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	struct nat chosen = {};
 	struct nat *known;
 
-	if (!load_ports(skb, p, &ports) || !is_frontend(p, &ports))
+	if (!load_ports(skb, p, &ports))
 		return true;
+	if (!is_frontend(p, &ports)) {
+		if (may_move(skb, p))
+			forget_flow(p, &ports);
+		return true;
+	}
 	nat_key_of(p, &ports, NAT_FORWARD, &key);
 	known = md_nat.lookup(&key);
 	if (known && (!may_move(skb, p) || backend_is_there(p, known))) {

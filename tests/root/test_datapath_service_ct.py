@@ -160,6 +160,29 @@ def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNo
             server.close()
 
 
+@pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["tcp", "udp"])
+def test_ports_that_were_used_through_the_frontend_may_be_used_without_it(mesh: TwoNodes, kind: int) -> None:
+    protocol = TCP if kind == STREAM else UDP
+    with bound(mesh.server, V4, kind) as server:
+        add_service(mesh.a, "30.2.1.7", PORT, protocol, server.getsockname())
+        port = 0
+        for target in (("30.2.1.7", PORT), server.getsockname(), ("30.2.1.7", PORT)):
+            with mesh.client.namespace.socket(V4, kind) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT
+                client.bind((str(mesh.client.v4), port))
+                client.connect(target)
+                port = client.getsockname()[1]
+                client.send(b"ask")
+                if kind == STREAM:
+                    accepted, _ = server.accept()
+                    with accepted:
+                        accepted.send(b"answer")
+                        assert client.recv(10) == b"answer"
+                else:
+                    server.sendto(b"answer", server.recvfrom(10)[1])
+                    assert client.recv(10) == b"answer"
+
+
 def test_without_backend_packets_are_dropped_and_counted(mesh: TwoNodes) -> None:
     mesh.a.write(frontend_entry(ip_address("30.2.1.6"), PORT, UDP, count=0))
     before = mesh.a.maps.drops()[DropReason.NO_BACKEND]

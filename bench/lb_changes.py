@@ -1,0 +1,167 @@
+"""For `bench lb`: what one change of a service costs, and Maglev tables. The daemon's own computation and reconciler,
+on real maps.
+"""
+
+import secrets
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from bench.lb_nodes import bpf_folder
+from bench.report import spread
+from datapath.loader import LoadSettings, ensure_loaded
+from datapath.maglev import build_table
+from datapath.maps import Maps
+from globalsvc.merge import GlobalService, Place, merge
+from meshd.daemon.kernel import MapShape, MapTarget
+from meshd.daemon.services import Services
+from meshd.reconcile.delta import Delta
+from meshd.reconcile.execution import execute
+from meshd.testbed import cgroup as cgroups
+from wire.local import LocalBackend, LocalService, ServicePort
+from wire.records import L4Addr
+
+GLOBAL = {"service.cilium.io/global": "true"}
+LARGE = 5_000
+GROWTH = (1_000, 10_000, 60_000)
+ROUNDS = 21
+BACKENDS = 4
+NEW_HOST = 300_000
+TABLE_SECONDS = 0.5
+
+
+class Realised:
+    """Services that are merged, computed and written as the daemon does it."""
+
+    def __init__(self, maps: Maps) -> None:
+        self.records: dict[str, LocalService] = {}
+        self._services = Services(self._merge)
+        self._target = MapTarget(maps)
+        self._delta = Delta(MapShape())
+
+    def _merge(self, name: str) -> GlobalService | None:
+        return merge(self.records[name], {}, place=Place("cluster1"))
+
+    def set(self, *records: LocalService) -> tuple[int, int]:
+        """Entries and bytes written or removed for them."""
+        names = [f"{record.namespace}/{record.name}" for record in records]
+        self.records.update(zip(names, records, strict=True))
+        for (map, key), value in self._services.update(names).items():
+            self._delta.want(map, key, value)
+        round = self._delta.plan()
+        if round is None:
+            return 0, 0
+        outcome = execute(round, self._target, MapShape(), self._delta.realised, self._delta.possible)
+        if outcome.failed:
+            raise RuntimeError(next(iter(outcome.failed.values())))
+        for item, value in outcome.done.items():
+            self._delta.record(*item, value)
+        return len(outcome.done), sum(len(key) + len(value or b"") for (_, key), value in outcome.done.items())
+
+
+def record(number: int, hosts: list[int]) -> LocalService:
+    ports = {"": L4Addr("TCP", 8080)}
+    return LocalService(
+        namespace="ns",
+        name=f"s{number}",
+        annotations=GLOBAL,
+        cluster_ips=[str(IPv4Address("30.1.0.0") + number)],
+        ports=[ServicePort(port=80)],
+        backends=[LocalBackend(ip=str(IPv4Address("10.0.0.0") + host), ports=ports, state="active") for host in hosts],
+    )
+
+
+def hosts_of(number: int) -> list[int]:
+    """The backends of the n-th small service."""
+    return [BACKENDS * number + i for i in range(BACKENDS)]
+
+
+@contextmanager
+def realised() -> Iterator[Realised]:
+    instance = f"lb{secrets.token_hex(2)}"
+    cgroup = cgroups.find_root() / instance
+    with tempfile.TemporaryDirectory() as folder, bpf_folder(Path(folder)) as bpffs:
+        cgroup.mkdir()
+        try:
+            sizes = {"md_svc4": 1 << 20, "md_be4": 1 << 19}
+            with Maps(ensure_loaded(LoadSettings(bpffs, instance, cgroup, sizes)).folder) as maps:
+                yield Realised(maps)
+        finally:
+            cgroups.remove(cgroup)
+
+
+def _timed(services: Realised, *records: LocalService) -> tuple[float, int, int]:
+    """Milliseconds, entries, bytes."""
+    start = time.perf_counter()
+    entries, size = services.set(*records)
+    return (time.perf_counter() - start) * 1000, entries, size
+
+
+def measure_changes() -> list[dict[str, object]]:
+    """One backend of a large service goes and comes back."""
+    hosts = list(range(LARGE))
+    with realised() as services:
+        services.set(record(0, hosts))
+        taken = []
+        for number in range(ROUNDS):
+            gone = hosts[: 7 * number] + hosts[7 * number + 1 :]
+            taken.append(_timed(services, record(0, gone)))
+            services.set(record(0, hosts))
+    return [_row(f"one backend of {LARGE} goes", taken)]
+
+
+def measure_growth() -> list[dict[str, object]]:
+    """A backend of one small service is replaced, with more and more other services."""
+    rows = []
+    with realised() as services:
+        there = 0
+        for wanted in GROWTH:
+            for start in range(there, wanted, 1000):
+                services.set(
+                    *(record(n, [BACKENDS * n + i for i in range(BACKENDS)]) for n in range(start, start + 1000))
+                )
+            there = wanted
+            taken = []
+            for number in range(ROUNDS):
+                taken.append(
+                    _timed(services, record(number, [4 * number, 4 * number + 1, 4 * number + 2, 300_000 + number]))
+                )
+                services.set(record(number, [4 * number + i for i in range(BACKENDS)]))
+            rows.append(_row(f"one backend of {BACKENDS} is replaced, {wanted} services", taken))
+    return rows
+
+
+def _row(what: str, taken: list[tuple[float, int, int]]) -> dict[str, object]:
+    times, entries, sizes = zip(*taken, strict=True)
+    return {
+        "what": what,
+        "ms": spread(times),
+        "entries": statistics.median(entries),
+        "bytes": statistics.median(sizes),
+    }
+
+
+def measure_tables() -> list[dict[str, object]]:
+    """Tables a second, and the part of them that changes hands beside that of the backend that goes."""
+    rows: list[dict[str, object]] = []
+    for count, size in ((4, 251), (100, 251), (100, 4093), (100, 16381)):
+        names = [f"{IPv4Address('10.0.0.0') + n}:80/TCP" for n in range(count)]
+        made, start = 0, time.perf_counter()
+        while time.perf_counter() - start < TABLE_SECONDS:
+            build_table(names, size=size)
+            made += 1
+        rate = made / (time.perf_counter() - start)
+        moved = [_moved(names, gone, size) for gone in range(0, count, max(1, count // 10))]
+        rows.append({"backends": count, "entries": size, "tables a second": rate, "moved, one goes": spread(moved)})
+    return rows
+
+
+def _moved(names: list[str], gone: int, size: int) -> float:
+    left = names[:gone] + names[gone + 1 :]
+    before = [names[index] for index in build_table(names, size=size)]
+    after = [left[index] for index in build_table(left, size=size)]
+    return sum(1 for old, new in zip(before, after, strict=True) if old not in (names[gone], new)) / size
