@@ -1,7 +1,8 @@
 """The policy programs on a pod's interface: policy_out on the ingress of its host side, policy_in on the egress.
 
-They stand only where a policy holds: other pods pay nothing. policy_out comes before from_pod and policy_in after
-to_pod, so that both see the addresses that the pod sees. Works in the network namespace of the calling thread.
+They stand only where a policy holds: other pods pay nothing. policy_out comes before from_pod, and chooses the backend
+where a packet goes to a frontend; policy_in comes before to_pod: so both see the backend. Works in the network
+namespace of the calling thread.
 """
 
 import errno
@@ -17,7 +18,7 @@ HANDLE = 1
 _ETH_P_ALL = 3
 _CLSACT = 0xFFFF0000
 _INGRESS, _EGRESS = 0xFFF2, 0xFFF3
-_PLACES = {"policy_out": (_INGRESS, PRIORITY - 1), "policy_in": (_EGRESS, PRIORITY + 1)}
+_PLACES = {"policy_out": (_INGRESS, PRIORITY - 1), "policy_in": (_EGRESS, PRIORITY - 1)}
 
 
 def enforce(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:

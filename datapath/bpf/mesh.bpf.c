@@ -68,7 +68,7 @@ int from_pod(struct __sk_buff *skb)
 
 	if (!parse(skb, &p))
 		return TC_ACT_UNSPEC;
-	if (!to_backend(skb, &p))
+	if (skb->cb[0] != TRANSLATED && !to_backend(skb, &p))
 		return drop(skb, DROP_NO_BACKEND);
 	peer = lookup_peer(&p.destination);
 	if (!is_ours(peer))
@@ -147,10 +147,12 @@ static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *
 	return check_origin(outer, peer);
 }
 
-static __always_inline int deliver(struct __sk_buff *skb, struct endpoint *endpoint)
+static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
 {
 	__u8 macs[2 * ETH_ALEN];
 
+	if (!(endpoint->flags & ENDPOINT_POLICED)) /* else to_pod does it, after policy_in */
+		to_frontend(skb, p);
 	__builtin_memcpy(macs, endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
 	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
@@ -206,8 +208,7 @@ int from_tunnel(struct __sk_buff *skb)
 		return pass_to_stack(skb, &p);
 	if (identity == IDENTITY_REMOTE_NODE)
 		remember_node(&p, &outer);
-	to_frontend(skb, &p);
-	return deliver(skb, endpoint);
+	return deliver(skb, &p, endpoint);
 }
 
 /* tc ingress of the underlay device: what comes without encapsulation. */
@@ -229,6 +230,5 @@ int from_network(struct __sk_buff *skb)
 		remember_node(&p, &p.source);
 	}
 	decrement_ttl(skb, &p);
-	to_frontend(skb, &p);
-	return deliver(skb, endpoint);
+	return deliver(skb, &p, endpoint);
 }

@@ -16,6 +16,7 @@
 #include "ct.h"
 #include "events.h"
 #include "lookup.h"
+#include "service_ct.h"
 
 #define IDENTITY_WORLD 2
 #define IDENTITY_REMOTE_HOST 6
@@ -173,13 +174,19 @@ static __always_inline int police_interface(struct __sk_buff *skb, __u8 directio
 	subject = md_subject.lookup(&pod.identity);
 	if (!subject || !parse(skb, &p))
 		return TC_ACT_UNSPEC;
+	/* The policy is about the backend that a service leads to; answers come from there to policy_in. */
+	if (direction == DIRECTION_EGRESS) {
+		if (!to_backend(skb, &p))
+			return drop(skb, DROP_NO_BACKEND);
+		skb->cb[0] = TRANSLATED;
+	}
 	return police(skb, &p, &pod, subject);
 }
 
 /* tc ingress of the host side of a pod's veth, before from_pod. */
 int policy_out(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_EGRESS); }
 
-/* tc egress of the host side of a pod's veth. */
+/* tc egress of the host side of a pod's veth, before to_pod. */
 int policy_in(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_INGRESS); }
 
 #endif

@@ -22,6 +22,9 @@
 #define TCP_FLAG_SYN 0x02
 #define TCP_FLAG_ACK 0x10
 
+/* In skb->cb[0]: policy_out, which runs before from_pod where a policy holds, has called to_backend. */
+#define TRANSLATED 0x6d657368
+
 struct ports {
 	__be16 source;
 	__be16 destination;

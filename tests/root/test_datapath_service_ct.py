@@ -4,13 +4,17 @@ The nodes masquerade everything that the stack forwards, as many CNIs do.
 
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 
 import pytest
 
-from datapath.entries import Entry, backend_entry, frontend_entry
-from datapath.layout import DropReason
+from datapath.enforcement import enforce
+from datapath.entries import Entry, backend_entry, endpoint_entry, frontend_entry
+from datapath.layout import DropReason, Iface
+from datapath.policing import policy_entry, subject_entry
+from identity.numbering import Reserved
 from meshd.daemon.frontends import Wanted, compute_entries
 from tests.support.twonodes import Node, Pod, TwoNodes, add_service, two_nodes
 
@@ -237,3 +241,31 @@ def _pending(server: socket.socket) -> int:
         except BlockingIOError:
             return count
         count += 1
+
+
+def test_a_policy_judges_the_backend_that_a_frontend_leads_to(mesh: TwoNodes) -> None:
+    """The frontend itself is of the world: a policy that allows the world does not allow another cluster's pod."""
+    pod, node, egress = mesh.bystander, mesh.a, 1
+    found = node.interface(pod.v4)
+    entry = endpoint_entry(
+        pod.v4, ifindex=found.ifindex, mac=found.mac, host_mac=found.host_mac, identity=pod.identity, policed=True
+    )
+    node.write(
+        policy_entry(pod.identity, egress, Reserved.WORLD, 0, 0, 0, allowed=True),
+        subject_entry(pod.identity, revision=1, closed=[egress], audit=False),
+        Entry("md_iface", found.ifindex.to_bytes(4, sys.byteorder), bytes(Iface(pod.identity))),
+        entry,
+    )
+    node.namespace.call(lambda: enforce(found.ifindex, node.loaded.programs))
+    with bound(mesh.server, V4, STREAM) as server:
+        add_service(node, "30.2.1.8", PORT, TCP, server.getsockname())
+        with pod.namespace.socket(V4, STREAM, timeout=0.3) as client, pytest.raises(TimeoutError):
+            client.connect(("30.2.1.8", PORT))
+        assert node.maps.drops()[DropReason.POLICY_CLOSED]
+        node.write(policy_entry(pod.identity, egress, mesh.server.identity, 0, 0, 0, allowed=True))
+        with pod.namespace.socket(V4, STREAM) as client:
+            client.connect(("30.2.1.8", PORT))
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.send(b"answer")
+                assert client.recv(10) == b"answer"
