@@ -1,0 +1,147 @@
+"""Connections between pods under policy, by tunnel and by the stack. Topology: tests/support/twonodes.py."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from datapath.layout import DropReason
+from policy.ports import TCP, Block
+from tests.support.enforced import EGRESS, INGRESS, allow, police, release
+from tests.support.twonodes import Pod, TwoNodes, two_nodes
+
+pytestmark = pytest.mark.root
+BOTH = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    with two_nodes(tmp_path_factory.mktemp("policed")) as nodes:
+        # As CNIs do: what one pod sends to another keeps its source.
+        nodes.a.namespace.run("nft", "insert rule ip cni post ip daddr 10.1.0.0/24 accept")
+        yield nodes
+
+
+@pytest.fixture
+def mesh(made: TwoNodes) -> Iterator[TwoNodes]:
+    """Without policy at the start and at the end."""
+    yield made
+    for node in (made.a, made.b):
+        for pod in node.pods.values():
+            release(node, pod)
+
+
+def address(pod: Pod, family: int) -> str:
+    return str(pod.v4 if family == socket.AF_INET else pod.v6)
+
+
+@contextmanager
+def listening(pod: Pod, family: int) -> Iterator[socket.socket]:
+    with closing(pod.namespace.socket(family, socket.SOCK_STREAM)) as server:
+        server.bind((address(pod, family), 0))
+        server.listen()
+        yield server
+
+
+def reaches(source: Pod, server: socket.socket) -> bool:
+    """A connection is made and echoes; a drop is silence."""
+    with closing(source.namespace.socket(server.family, socket.SOCK_STREAM, timeout=0.7)) as client:
+        try:
+            client.connect(server.getsockname()[:2])
+        except TimeoutError:
+            return False
+        accepted, _ = server.accept()
+        with closing(accepted):
+            return echoes(client, accepted)
+
+
+def echoes(client: socket.socket, accepted: socket.socket) -> bool:
+    for one, other in ((client, accepted), (accepted, client)):
+        one.settimeout(0.7)
+        other.settimeout(0.7)
+        try:
+            one.sendall(b"word")
+            if other.recv(16) != b"word":
+                return False
+        except TimeoutError:
+            return False
+    return True
+
+
+@BOTH
+def test_ingress_lets_in_who_is_allowed_on_the_port_that_is(mesh: TwoNodes, family: int) -> None:
+    with listening(mesh.server, family) as open_port, listening(mesh.server, family) as other_port:
+        block = Block(TCP, open_port.getsockname()[1], 24)
+        police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity, block))
+        before = mesh.b.maps.drops()[DropReason.POLICY_CLOSED]
+        assert reaches(mesh.client, open_port)
+        assert not reaches(mesh.bystander, open_port)
+        assert not reaches(mesh.client, other_port)
+        assert mesh.b.maps.drops()[DropReason.POLICY_CLOSED] > before
+
+
+@BOTH
+def test_egress_by_tunnel_and_to_a_pod_of_the_same_node(mesh: TwoNodes, family: int) -> None:
+    with listening(mesh.server, family) as far, listening(mesh.bystander, family) as near:
+        assert reaches(mesh.client, far)
+        assert reaches(mesh.client, near)
+        police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.server.identity), closed=(EGRESS,))
+        assert reaches(mesh.client, far)
+        assert not reaches(mesh.client, near)
+        police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.bystander.identity), closed=(EGRESS,))
+        assert not reaches(mesh.client, far)
+        assert reaches(mesh.client, near)
+
+
+@BOTH
+def test_ingress_of_what_the_stack_delivers(mesh: TwoNodes, family: int) -> None:
+    with listening(mesh.bystander, family) as near:
+        police(mesh.a, mesh.bystander, closed=(INGRESS,))
+        assert not reaches(mesh.client, near)
+        police(mesh.a, mesh.bystander, allow(mesh.bystander, INGRESS, mesh.client.identity), closed=(INGRESS,))
+        assert reaches(mesh.client, near)
+
+
+@BOTH
+def test_a_connection_lives_through_changes_that_allow_it_and_ends_with_one_that_does_not(
+    mesh: TwoNodes, family: int
+) -> None:
+    with listening(mesh.server, family) as server:
+        everything = allow(mesh.server, INGRESS, mesh.client.identity)
+        police(mesh.b, mesh.server, everything)
+        with closing(mesh.client.namespace.socket(family, socket.SOCK_STREAM)) as client:
+            client.connect(server.getsockname()[:2])
+            accepted, _ = server.accept()
+            with closing(accepted):
+                assert echoes(client, accepted)
+                block = Block(TCP, server.getsockname()[1], 24)
+                police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity, block))
+                assert echoes(client, accepted)
+                police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.bystander.identity))
+                assert not echoes(client, accepted)
+                police(mesh.b, mesh.server, everything)
+                assert reaches(mesh.client, server)
+
+
+def test_audit_lets_pass_and_counts(mesh: TwoNodes) -> None:
+    with listening(mesh.server, socket.AF_INET) as server:
+        police(mesh.b, mesh.server, audit=True)
+        before = mesh.b.maps.drops()[DropReason.POLICY_AUDITED]
+        assert reaches(mesh.client, server)
+        assert mesh.b.maps.drops()[DropReason.POLICY_AUDITED] > before
+
+
+def test_a_closed_pod_hears_that_its_datagram_is_too_big(mesh: TwoNodes) -> None:
+    police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.server.identity))
+    with closing(mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+        sender.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+        sender.connect((str(mesh.server.v4), 9))
+        told = 0
+        for _ in range(20):
+            try:
+                sender.send(bytes(1460))
+            except OSError as error:
+                told = error.errno or 0
+        assert told == errno.EMSGSIZE
