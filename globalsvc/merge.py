@@ -23,6 +23,7 @@ NOT_SHARED = Choice(False, "its cluster does not share the service")
 ALSO_CLAIMED = Choice(False, "another cluster has a backend of this address: ours first, then the lower cluster ID")
 UNMATCHED = Choice(False, "no frontend has its protocol, IP family and port name")
 _parse = lru_cache(1 << 16)(ip_address)
+_UNNAMED: frozenset[str] = frozenset()
 
 FrontendName = tuple[IPAddress, int, str]
 """Address, port, protocol."""
@@ -161,14 +162,16 @@ def _sctp_problems(frontend: Frontend) -> Iterable[str]:
 
 
 def _unmatched(offers: list[Offer], frontends: Iterable[Frontend]) -> Iterable[Candidate]:
-    seen = {candidate.backend for frontend in frontends for candidate in frontend.candidates}
-    return (Candidate(offer.backend, UNMATCHED) for offer in offers if offer.backend not in seen)
+    seen = {id(candidate.backend) for frontend in frontends for candidate in frontend.candidates}
+    return (Candidate(offer.backend, UNMATCHED) for offer in offers if id(offer.backend) not in seen)
 
 
 def _offers(local: LocalService, remotes: Mapping[str, Service], cluster: str) -> tuple[list[Offer], list[Candidate]]:
     """What may be used, ours first, then by cluster ID; and what may not, with the reason."""
     offers = _sorted(_local_offers(local, cluster))
-    refused = []
+    refused: list[Candidate] = []
+    if not remotes:
+        return offers, refused
     claimed = {(offer.backend.address, offer.backend.port, offer.backend.protocol) for offer in offers}
     for record in sorted(remotes.values(), key=lambda record: (record.cluster_id, record.cluster)):
         for offer in _sorted(_remote_offers(record)):
@@ -204,8 +207,12 @@ def _remote_offers(service: Service) -> Iterable[Offer]:
 
 def _ports(address: str, ports: PortMap, cluster: str) -> Iterable[tuple[Backend, frozenset[str]]]:
     """One backend per distinct protocol and port, with all the names that this one has."""
-    named: dict[Backend, set[str]] = {}
     ip = _parse(address)
+    if len(ports) == 1:
+        ((name, port),) = ports.items()
+        yield Backend(ip, port.port, port.protocol or "TCP", cluster), frozenset((name,)) if name else _UNNAMED
+        return
+    named: dict[Backend, set[str]] = {}
     for name, port in ports.items():
         named.setdefault(Backend(ip, port.port, port.protocol or "TCP", cluster), set()).add(name)
     for backend, names in named.items():
