@@ -29,6 +29,7 @@ pytestmark = pytest.mark.etcd
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STATE = "cilium/state/"
+GENERATION = "meshd/v1/generation"
 SEEDS = range(int(os.environ.get("MESHD_READER_SEEDS", "2")))
 
 
@@ -78,7 +79,11 @@ class Mesh:
 def mesh(tmp_path: Path) -> Iterator[Mesh]:
     made = Mesh(tmp_path)
     try:
-        made.cluster.start()
+        made.etcd.start()
+        made.etcd.put(
+            GENERATION, "one"
+        )  # the first agent would write one, and readers would be told by a new cluster id
+        made.cluster.start_proxy()
         yield made
     finally:
         made.cluster.stop()
@@ -155,20 +160,22 @@ async def test_what_our_agent_makes_of_the_golden_objects(mesh: Mesh, agent: Age
 
 
 async def test_another_generation_is_another_connection(mesh: Mesh, agent: AgentProcess) -> None:
-    """The first agent of an etcd writes a generation: whoever reads already is told by another cluster id."""
+    """Readers are told by another cluster id, and list everything anew."""
     agent.write("objects.yaml", kubernetes.namespace("default"), kubernetes.node("node-1"))
+    await asyncio.to_thread(agent.start_and_publish)
     reader = StrictReader("cluster1")
 
-    async def read_while_the_agent_starts() -> None:
+    async def read_until_lost() -> None:
         async with mesh.reading(reader) as connection:
-            await reader.until(lambda: reader.pages > 0, "connected")
-            agent.start()
+            await reader.until(lambda: matches(reader, mesh), "what stands in etcd")
+            mesh.etcd.put(GENERATION, "two")
             await asyncio.wait([connection], timeout=30)
 
     with pytest.raises(Lost, match="the cluster id changed"):
-        await read_while_the_agent_starts()
+        await read_until_lost()
+    pages = reader.pages
     async with mesh.reading(reader):
-        await reader.until(lambda: matches(reader, mesh), "what stands in etcd")
+        await reader.until(lambda: matches(reader, mesh) and reader.pages > pages + 5, "all of it, again")
 
 
 def random_objects(chance: random.Random) -> list[kubernetes.Document]:
