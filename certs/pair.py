@@ -1,6 +1,7 @@
 """What a TLS end needs, read from files that belong together: certificate, key and the CAs it believes."""
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -16,6 +17,11 @@ class Pair:
     certificate: bytes
     key: bytes = field(repr=False)
     authorities: bytes
+
+    def days_left(self, now: datetime) -> int:
+        """Whole days until the certificate ends, negative afterwards."""
+        leaf = x509.load_pem_x509_certificates(self.certificate)[0]
+        return (leaf.not_valid_after_utc - now) // timedelta(days=1)
 
 
 def load_pair(certificate: Path, key: Path, authorities: Path) -> Pair:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from certs.reload import LivePair
@@ -42,7 +43,7 @@ def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
     return {
         **facts,
         "upstream": report_upstream(parts.upstream, now),
-        "tls": {"problem": parts.live.problem},
+        "tls": {"problem": parts.live.problem, "days_left": parts.live.pair.days_left(datetime.now(UTC))},
         "users": {"problem": parts.users.problem if parts.users else ""},
         "cluster_id": f"{hub.store.cluster_id:x}",
         "revision": history.revision,

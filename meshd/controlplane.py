@@ -9,6 +9,7 @@ from meshd.socket import SocketError, get
 
 Status = dict[str, Any]
 FINDINGS_MAX = 5
+CERTIFICATE_MIN_DAYS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,10 @@ def summarise_proxy(instance: str, status: Status) -> Summary:
     upstream = status["upstream"]
     problems = [("etcd", upstream["problem"]), ("tls", status["tls"]["problem"]), ("users", status["users"]["problem"])]
     findings = [f"{part}: {problem}" for part, problem in problems if problem]
+    days = status["tls"]["days_left"]
+    if days < CERTIFICATE_MIN_DAYS:
+        ends = f"ends in {days} days" if days >= 0 else "has ended"
+        findings.append(f"tls: the server's certificate {ends}: `meshd certs rotate`")
     line = (
         f"etcd {upstream['state']} for {upstream['age_s']:.0f}s; {status['keys']} keys at revision "
         f"{status['revision']}, {len(status['peers'])} readers, {status['watchers']} watches"

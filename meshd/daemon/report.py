@@ -226,7 +226,7 @@ def _cluster_findings(cluster: Json) -> list[str]:
     if server and server["days_left"] < CERTIFICATE_MIN_DAYS:
         found.append(f"{name}: its server's certificate ends in {server['days_left']} days")
     if isinstance(days, int) and days < CERTIFICATE_MIN_DAYS:
-        found.append(f"{name}: our certificate ends in {days} days: `meshd certs issue`")
+        found.append(f"{name}: our certificate ends in {days} days: `meshd certs rotate`")
     return found
 
 

@@ -113,7 +113,9 @@ def test_the_probe_says_why_we_refuse_a_real_proxy(tmp_path: Path, proxy: Proxy)
     remote = proxy.certificate("remote-c2")
     proxy.certificate("server-c1", addresses=["127.0.0.1"], age=timedelta(days=91))
     assert faults(proxy, remote) == [Fault.EXPIRED]
+    assert proxy.status()["tls"]["days_left"] == -2
     proxy.certificate("server-c1", addresses=["127.0.0.1"])
+    assert proxy.status()["tls"]["days_left"] == 89
     assert faults(proxy, remote) == []
     other = init_ca(tmp_path / "other", now=datetime.now(UTC))
     (remote / "ca.crt").write_bytes(other.bundle)

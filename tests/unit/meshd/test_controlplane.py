@@ -17,7 +17,7 @@ def agent(**changes: Any) -> dict[str, Any]:
 def proxy(**changes: Any) -> dict[str, Any]:
     status: dict[str, Any] = {
         "upstream": {"state": "following", "age_s": 3.0, "problem": ""},
-        "tls": {"problem": ""},
+        "tls": {"problem": "", "days_left": 89},
         "users": {"problem": ""},
         "keys": 9,
         "revision": 41,
@@ -53,6 +53,14 @@ def test_a_proxy_says_when_its_etcd_is_away() -> None:
     assert summarise_proxy("c1", proxy()).line == "etcd following for 3s; 9 keys at revision 41, 1 readers, 3 watches"
     away = summarise_proxy("c1", proxy(upstream={"state": "away", "age_s": 9.0, "problem": "refused"}))
     assert (away.state, away.findings) == ("degraded", ("etcd: refused",))
+
+
+def test_a_proxy_says_when_its_certificate_ends() -> None:
+    soon = summarise_proxy("c1", proxy(tls={"problem": "", "days_left": 9}))
+    text = "tls: the server's certificate ends in 9 days: `meshd certs rotate`"
+    assert (soon.state, soon.findings) == ("degraded", (text,))
+    ended = summarise_proxy("c1", proxy(tls={"problem": "", "days_left": -1}))
+    assert ended.findings == ("tls: the server's certificate has ended: `meshd certs rotate`",)
 
 
 def test_a_socket_that_nobody_answers_is_broken(tmp_path: Path) -> None:
