@@ -312,3 +312,23 @@ def test_another_load_balancer_on_the_cgroup_or_above_it_is_named(mesh: TwoNodes
         os.close(link)
         os.close(cgroup)
     assert found == (f"another socket program (connect4) is attached to connect4 of {mesh.a.cgroup} too",)
+
+
+def test_a_connected_udp_socket_to_a_backend_that_is_gone_can_be_aborted(mesh: TwoNodes) -> None:
+    """What docs/global-services.md advises."""
+    with (
+        bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) as first,
+        bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) as other,
+    ):
+        add_service(mesh.a, "30.1.1.8", PORT, UDP, first.getsockname())
+        with opened(mesh, socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("30.1.1.8", PORT))
+            add_service(mesh.a, "30.1.1.8", PORT, UDP, other.getsockname())
+            client.send(b"1")
+            assert first.recv(10) == b"1"  # the connected socket stays with its backend
+            mesh.client.namespace.run("ss", "-K", "-u", "dst", str(mesh.server.v4))
+            with pytest.raises(ConnectionAbortedError):
+                client.recv(10)
+            client.connect(("30.1.1.8", PORT))
+            client.send(b"2")
+            assert other.recv(10) == b"2"
