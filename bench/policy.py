@@ -1,0 +1,238 @@
+"""What policy costs: packets through the loaded programs, computing entries, telling of drops.
+
+Packets: the client of a tunnelled pair gets a policy at egress and the server one at ingress, with so many entries
+each; interleaved with no policy, both ends on one CPU. Computing: a hundred local identities, policies and identities
+without any kernel. Telling: a flood of drops, while the daemon's reader takes what is told.
+"""
+
+import argparse
+import resource
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.report import Aim, report, spread
+from bench.tunnel import Way, request_response, run, started, throughput
+from datapath.layout import DropReason
+from datapath.ringbuf import Ring
+from meshd.daemon.verdicts import SLICE, Verdicts
+from policy.engine import Engine
+from policy.model import PolicyKind, PolicyRef
+from policy.parsing import parse_policy
+from policy.ports import TCP, Block
+from policy.scope import Scope
+from tests.support.enforced import EGRESS, INGRESS, allow, police, release
+from tests.support.policed import bench as policed_bench
+from tests.support.policed import interfaces
+from tests.support.policy_model import build
+from tests.support.policy_oracle import Party
+from tests.support.testrun import frame
+from tests.support.testrun import run as test_run
+from tests.support.twonodes import TwoNodes, two_nodes
+
+PAIRS = 3
+SIZES = (10, 1_000)
+AIM = 0.95
+POLICIES = 1_000
+GROWTH = (1_000, 20_000, 100_000)
+FLOOD = 200_000
+CONNECT_PORT, CONNECT_S = 5301, 3
+Rows = list[dict[str, object]]
+
+
+def way(nodes: TwoNodes) -> Way:
+    def enter(namespace: str, *argv: str) -> list[str]:
+        return ["nsenter", f"--net=/run/netns/{namespace}", *argv]
+
+    client, server = nodes.client.namespace.name, nodes.server.namespace.name
+    return Way(
+        "policed pair",
+        lambda *argv: started(enter(client, *argv)),
+        lambda *argv: started(enter(server, *argv)),
+        str(nodes.server.v4),
+    )
+
+
+SERVE = """
+import socket, sys
+server = socket.create_server(("", int(sys.argv[1])), backlog=512)
+while True:
+    server.accept()[0].close()
+"""
+CONNECT = """
+import socket, sys, time
+host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+count, end = 0, time.monotonic() + seconds
+while time.monotonic() < end:
+    with socket.create_connection((host, port)) as client:
+        client.recv(1)
+    count += 1
+print(count / seconds)
+"""
+
+
+def connections(pair: Way) -> float:
+    """New TCP connections per second, one after the other, each closed by the server."""
+    client = [sys.executable, "-c", CONNECT, pair.address, str(CONNECT_PORT), str(CONNECT_S)]
+    return float(run(pair, [sys.executable, "-c", SERVE, str(CONNECT_PORT)], CONNECT_PORT, client))
+
+
+MEASURES: dict[str, tuple[str, Callable[[Way], float]]] = {
+    "throughput": ("Gbit/s", throughput),
+    "request/response": ("1/s", request_response),
+    "connections": ("1/s", connections),
+}
+
+
+def set_policy(nodes: TwoNodes, count: int) -> None:
+    """`count` entries for each of the two pods, one of which lets the other in; 0: no policy."""
+    sides = ((nodes.a, nodes.client, EGRESS, nodes.server), (nodes.b, nodes.server, INGRESS, nodes.client))
+    for node, pod, direction, other in sides:
+        if not count:
+            release(node, pod)
+            continue
+        strangers = [allow(pod, direction, (9 << 16) + n, Block(TCP, 8000 + n, 24)) for n in range(count - 1)]
+        police(node, pod, *strangers, allow(pod, direction, other.identity), closed=(INGRESS, EGRESS))
+
+
+def packets(folder: Path, pairs: int) -> tuple[Rows, list[Aim]]:
+    rows: Rows = []
+    aims = []
+    with two_nodes(folder) as nodes:
+        pair = way(nodes)
+        for name, (unit, figure) in MEASURES.items():
+            found: dict[int, list[float]] = {size: [] for size in (0, *SIZES)}
+            for number in range(pairs):
+                for size in sorted(found, reverse=bool(number % 2)):
+                    set_policy(nodes, size)
+                    found[size].append(figure(pair))
+                    print(f"  {name}, {size} entries: {found[size][-1]:.2f} {unit}", file=sys.stderr, flush=True)
+            rows.append({"what": name, "unit": unit, **{_entries(size): spread(found[size]) for size in found}})
+            for size in SIZES:
+                ratio = statistics.median(b / a for a, b in zip(found[0], found[size], strict=True))
+                aims.append(Aim(f"{name}, {size} entries beside no policy", f"≥ {AIM}", ratio, ratio >= AIM))
+    return rows, aims
+
+
+def _entries(size: int) -> str:
+    return f"{size} entries" if size else "no policy"
+
+
+def identity_labels(number: int) -> dict[str, str]:
+    return {
+        "app": f"app{number % 1000}",
+        "team": f"team{number % 500}",
+        "io.kubernetes.pod.namespace": f"ns{number % 100}",
+        "io.cilium.k8s.policy.cluster": "cluster1" if number % 2 else "cluster2",
+    }
+
+
+def fill(engine: Engine, identities: int) -> None:
+    """A node with a hundred identities of its own, in a mesh of so many, under 1 000 policies."""
+    for number in range(identities):
+        engine.set_identity(65536 + number, identity_labels(number))
+        if number % 2 and number < 200:
+            engine.set_present(65536 + number, True)
+    for number in range(POLICIES):
+        ref = PolicyRef(PolicyKind.CILIUM, f"ns{number % 100}", f"p{number}")
+        anywhere = [{"key": "io.cilium.k8s.policy.cluster", "operator": "Exists"}]
+        peer = {"matchLabels": {"team": f"team{number % 500}"}, "matchExpressions": anywhere}
+        rule = {"fromEndpoints": [peer], "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]}
+        spec = {"endpointSelector": {"matchLabels": {"app": f"app{number}"}}, "ingress": [rule]}
+        engine.set_policy(ref, parse_policy(ref, {"spec": spec}, Scope("cluster1")))
+    engine.compute()
+
+
+def computing() -> tuple[Rows, list[Aim]]:
+    rows: Rows = []
+    medians = []
+    for identities in GROWTH:
+        engine = Engine()
+        begun = time.monotonic()
+        fill(engine, identities)
+        full = time.monotonic() - begun
+        times = []
+        for number in range(identities, identities + 200):
+            begun = time.monotonic()
+            engine.set_identity(65536 + number, identity_labels(number))
+            engine.compute()
+            times.append((time.monotonic() - begun) * 1e6)
+        medians.append(statistics.median(times))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        what = f"{POLICIES} policies, {identities} identities"
+        rows.append(
+            {"what": what, "all at once, s": full, "most memory so far, MB": memory, "one more, µs": medians[-1]}
+        )
+    growth = medians[-1] / medians[0]
+    return rows, [Aim("one more identity, at 100 000 beside 1 000", "≤ 2 (flat)", growth, growth <= 2)]
+
+
+def telling(folder: Path) -> tuple[Rows, list[Aim]]:
+    """The reader runs in this process between slices of the flood, as the daemon's does in its loop."""
+    pod = Party("10.0.0.1", "pod", "cluster1", "default", {"app": "pod"})
+    spec = {"podSelector": {}, "policyTypes": ["Ingress"]}
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "default"}, "spec": spec}
+    model = build({"pod": pod}, [policy])
+    verdicts = Verdicts()
+    with policed_bench(folder) as made, _ring(made.loaded.folder) as ring:
+        made.load(model)
+        at, path = interfaces(model)["pod"], made.loaded.programs.path("policy_in")
+        packet = frame("10.9.9.9", "10.0.0.1", "TCP", 80)
+        before, reading, begun = made.maps.drops(), 0.0, time.monotonic()
+        for _ in range(FLOOD // 1000):
+            made.namespace.call(partial(test_run, path, packet, ifindex=at, repeat=1000))
+            cpu = time.process_time()
+            verdicts.add(ring.read(SLICE))
+            reading += time.process_time() - cpu
+        took = time.monotonic() - begun
+        after = made.maps.drops()
+    dropped = after[DropReason.POLICY_CLOSED] - before[DropReason.POLICY_CLOSED]
+    suppressed = after[DropReason.EVENT_SUPPRESSED] - before[DropReason.EVENT_SUPPRESSED]
+    share = 100 * reading / took
+    rows: Rows = [
+        {"what": "drops in the kernel, 1/s", "value": dropped / took},
+        {"what": "told, 1/s", "value": verdicts.told / took},
+        {"what": "counted, not told", "value": float(suppressed)},
+        {"what": "CPU of the reader, %", "value": share},
+    ]
+    whole = verdicts.told + suppressed == dropped
+    return rows, [
+        Aim("told and counted are all", "yes", "yes" if whole else "no", whole),
+        Aim("CPU of the reader, %", "≤ 10", share, share <= 10),
+    ]
+
+
+@contextmanager
+def _ring(folder: Path) -> Iterator[Ring]:
+    ring = Ring(folder)
+    try:
+        yield ring
+    finally:
+        ring.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What policy costs; about three minutes.")
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="rounds of packets")
+    parser.add_argument("--only", choices=["packets", "computing", "telling"])
+    arguments = parser.parse_args()
+    parts: dict[str, Callable[[Path], tuple[Rows, list[Aim]]]] = {
+        "computing": lambda folder: computing(),
+        "telling": telling,
+        "packets": lambda folder: packets(folder, arguments.pairs),
+    }
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            with TemporaryDirectory(prefix=f"policy-{secrets.token_hex(2)}") as folder:
+                rows, aims = part(Path(folder))
+            report(f"policy-{name}", rows, aims)
+
+
+if __name__ == "__main__":
+    main()
