@@ -135,7 +135,7 @@ def endpoint_entry(
 ) -> Entry:
     """A pod of this node: `ifindex` and `host_mac` are its interface's host side, `mac` is the pod's.
 
-    `policed`: the policy programs hang on its interface, and packets are delivered through them.
+    `policed`: a policy holds for it; the policy programs hang on its interface.
     """
     _require("identity", identity, (1 << IDENTITY_BITS) - 1)
     _require("ifindex", ifindex, 0x7FFFFFFF, least=1)

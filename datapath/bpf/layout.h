@@ -81,7 +81,7 @@ struct reply_key {
 _Static_assert(sizeof(struct reply_key) == 40, "reply_key");
 
 enum endpoint_flag {
-	ENDPOINT_POLICED = 1, /* policy_in hangs on its interface: deliver through it, not past it */
+	ENDPOINT_POLICED = 1, /* a policy holds: what is delivered past its interface is judged before */
 };
 
 /* Value of md_endpoint: a pod of this node that has an interface of its own. */

@@ -151,15 +151,14 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, stru
 {
 	__u8 macs[2 * ETH_ALEN];
 
-	if (!(endpoint->flags & ENDPOINT_POLICED)) /* else to_pod does it, after policy_in */
-		to_frontend(skb, p);
+	to_frontend(skb, p);
+	/* redirect_peer passes by policy_in, which hangs on the egress of the host side. */
+	if (endpoint->flags & ENDPOINT_POLICED && police_delivery(skb, endpoint) == TC_ACT_SHOT)
+		return TC_ACT_SHOT;
 	__builtin_memcpy(macs, endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
 	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 	bpf_skb_change_type(skb, PACKET_HOST);
-	/* redirect_peer would pass by policy_in, which hangs on the egress of the host side. */
-	if (endpoint->flags & ENDPOINT_POLICED)
-		return bpf_redirect(endpoint->ifindex, 0);
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 

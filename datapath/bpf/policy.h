@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- *   pod ── veth ── ingress: policy_out, then from_pod        stack, tunnel or underlay ── egress: policy_in ── veth ── pod
+ *   pod ── veth ── ingress: policy_out, then from_pod             stack ── egress: to_pod, then policy_in ── veth ── pod
+ *                                                    tunnel or underlay ── deliver: police_delivery ── redirect_peer ─┘
  *
  *   reply of a tracked connection, or about one?   pass
  *   tracked, and nothing changed since?            pass
@@ -180,6 +181,19 @@ static __always_inline int police_interface(struct __sk_buff *skb, __u8 directio
 			return drop(skb, DROP_NO_BACKEND);
 		skb->cb[0] = TRANSLATED;
 	}
+	return police(skb, &p, &pod, subject);
+}
+
+/* For what is delivered past policy_in. The packet is read again: an answer's source may be a frontend by now. */
+static __always_inline int police_delivery(struct __sk_buff *skb, struct endpoint *endpoint)
+{
+	struct policed pod = {.identity = endpoint->identity, .ifindex = endpoint->ifindex,
+			      .direction = DIRECTION_INGRESS};
+	struct subject *subject = md_subject.lookup(&pod.identity);
+	struct packet p = {};
+
+	if (!subject || !parse(skb, &p))
+		return TC_ACT_UNSPEC;
 	return police(skb, &p, &pod, subject);
 }
 
