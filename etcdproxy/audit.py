@@ -1,4 +1,4 @@
-"""The audit log: a line for each stream when it opens and ends, a line for each refusal.
+"""The audit log: a line for each stream when it opens and ends, for each refusal and failed handshake.
 
 A peer that provokes refusals by the thousand gets its lines cut, not its refusals: the number left out is said.
 """
@@ -72,6 +72,14 @@ class Audit:
         )
 
     def refused(self, refusal: Refusal, address: str) -> None:
+        extra = {"peer": refusal.peer, "address": address, "key": refusal.key, "reason": refusal.reason}
+        self._warn("request refused", extra)
+
+    def turned_away(self, address: str, reason: str, detail: str) -> None:
+        """A reader whose handshake failed; nobody knows its name."""
+        self._warn("handshake failed", {"address": address, "reason": reason, "detail": detail})
+
+    def _warn(self, message: str, extra: dict[str, str]) -> None:
         now = time.monotonic()
         self._lines = min(self._lines + (now - self._at) * _LINES_PER_S, _MAX_LINES)
         self._at = now
@@ -79,11 +87,10 @@ class Audit:
             self._left_out += 1
             return
         self._lines -= 1
-        extra = {"peer": refusal.peer, "address": address, "key": refusal.key, "reason": refusal.reason}
         if self._left_out:
             extra["left_out_before"] = str(self._left_out)
             self._left_out = 0
-        logger.warning("request refused", extra=extra)
+        logger.warning(message, extra=extra)
 
 
 def readable(key: bytes) -> str:

@@ -1,12 +1,13 @@
-"""One Watch stream between gRPC and its `WatchStream`: moves the bytes, keeps the account, knows when to end."""
+"""One Watch call and its `WatchStream`: hands on the messages, keeps the account, knows when to end."""
 
 import asyncio
 
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from etcdproxy.audit import Audit, StreamRecord
+from etcdproxy.http2.call import Call
+from etcdproxy.http2.status import Status
 from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer, Peers
 from etcdproxy.policy import Interval, allows
@@ -16,29 +17,25 @@ from wire.proto import rpc_pb2
 DENIED = "etcdserver: permission denied"
 TOO_MANY = "meshd: too many"
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-End = tuple[grpc.StatusCode, str]
-
-_LOST: End = (grpc.StatusCode.UNAVAILABLE, "meshd: the stream ended here, begin anew")
-_NOT_READ: End = (grpc.StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read")
-_NO_REQUEST: End = (grpc.StatusCode.INVALID_ARGUMENT, "meshd: not a WatchRequest")
+_LOST = Status(StatusCode.UNAVAILABLE, "meshd: the stream ended here, begin anew")
+_NOT_READ = Status(StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read")
+_NO_REQUEST = Status(StatusCode.INVALID_ARGUMENT, "meshd: not a WatchRequest")
 
 
 class Conversation:
     """An open stream of a peer. It is its own watches' gate: what they may see, and how many they may be."""
 
     def __init__(
-        self, hub: Hub, peers: Peers, audit: Audit, peer: Peer, granted: tuple[Interval, ...], address: str
+        self, hub: Hub, peers: Peers, audit: Audit, peer: Peer, granted: tuple[Interval, ...], call: Call
     ) -> None:
         self.peer = peer
         self._peers = peers
         self._audit = audit
         self._granted = granted
-        self._watch = WatchStream(hub, self)
-        self._record = StreamRecord(peer, address)
-        self._task: asyncio.Task[object] | None = None
-        self._writing_since: float | None = None
-        self._stalled = False
+        self._call = call
+        self._watch = WatchStream(hub, self, call.wake)
+        self._record = StreamRecord(peer, call.address)
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def refuse(self, interval: Interval) -> str:
         if not allows(self._granted, interval):
@@ -62,68 +59,52 @@ class Conversation:
         self._watch.notify()
 
     def end(self) -> None:
-        """Ends the stream at once."""
+        """Ends the stream at once: what its reader has not got yet, it does not get."""
         self._watch.end()
+        self._finish(_LOST, at_once=True)
 
     def end_if_stalled(self, now: float, stall_s: float) -> None:
         """Ends the stream if its reader has taken nothing for so long; `now` is the event loop's time."""
-        if self._writing_since and self._task and now - self._writing_since > stall_s:
-            self._stalled = True
-            self._task.cancel()
+        if self._call.since is not None and now - self._call.since > stall_s:
+            self._finish(_NOT_READ, at_once=True)
 
-    async def run(self, context: Context) -> End:
-        """Serves the stream until it must end; returns how."""
-        self._task = asyncio.current_task()
+    async def run(self) -> None:
+        """Serves the stream until it ends."""
         self._peers.count_stream(self.peer, 1)
         self._audit.opened(self._record)
-        reason = "the reader left"
         try:
-            end = await self._until_stalled(context)
-            reason = end[1]
+            async with asyncio.TaskGroup() as group:
+                listening = group.create_task(self._listen())
+                self._call.pull_from(self._take)
+                await self._ended
+                listening.cancel()
         finally:
             self._watch.close()
             self._peers.count_stream(self.peer, -1)
-            self._audit.ended(self._record, reason)
-        return end
+            status = self._call.status
+            self._audit.ended(self._record, status.details if status else "the reader left")
 
-    async def _until_stalled(self, context: Context) -> End:
+    def _finish(self, status: Status, *, at_once: bool = False) -> None:
+        self._call.finish(status, at_once=at_once)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def _listen(self) -> None:
         try:
-            return await self._exchange(context)
-        except asyncio.CancelledError:
-            if not (self._stalled and self._task):
-                raise
-            self._task.uncancel()
-            return _NOT_READ
+            while (body := await self._call.read()) is not None:
+                self._watch.handle(rpc_pb2.WatchRequest.FromString(body))
+                await self._watch.room()
+        except DecodeError:
+            self._finish(_NO_REQUEST)
+        # A peer that asks for no more may still listen.
 
-    async def _exchange(self, context: Context) -> End:
-        end = _LOST
+    def _take(self) -> bytes | None:
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(context))
-                await self._speak(context)
-        except* StreamLost:
-            pass
-        except* DecodeError:
-            end = _NO_REQUEST
-        return end
-
-    async def _listen(self, context: Context) -> None:
-        while True:
-            body = await context.read()
-            if not isinstance(body, bytes):
-                return  # the peer asks for no more, it may still listen
-            self._watch.handle(rpc_pb2.WatchRequest.FromString(body))
-            await self._watch.room()
-
-    async def _speak(self, context: Context) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
             answer = self._watch.take()
-            if answer is None:
-                await self._watch.wait()
-                continue
-            self._writing_since = loop.time()
-            await context.write(answer)
-            self._writing_since = None
+        except StreamLost:
+            self._finish(_LOST)
+            return None
+        if answer is not None:
             self._record.note_answer(len(answer))
             self._peers.count_answer(len(answer))
+        return answer

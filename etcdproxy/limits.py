@@ -14,10 +14,12 @@ class Limits:
 
     __pydantic_config__: ClassVar = {"extra": "forbid", "strict": True}  # as part of a configuration file
 
+    peer_connections: int = 4_000
     peer_streams: int = 4_000
     peer_watches: int = 40_000
     peer_requests_per_s: int = 5_000
     peer_requests_burst: int = 20_000
+    connections: int = 10_000
     streams: int = 10_000
     watches: int = 100_000
 

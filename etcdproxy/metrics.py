@@ -48,12 +48,19 @@ class Metrics(Collector):
         for reason, count in peers.refused.items():
             refused.add_metric([reason], count)
         yield refused
+        failed = CounterMetricFamily("meshd_proxy_handshakes_failed", "Readers not let in.", labels=["reason"])
+        for reason, count in peers.handshakes_failed.items():
+            failed.add_metric([reason], count)
+        yield failed
+        connections = GaugeMetricFamily("meshd_proxy_connections", "Open connections.", labels=["peer"])
         streams = GaugeMetricFamily("meshd_proxy_streams", "Open streams.", labels=["peer"])
         ranges = CounterMetricFamily("meshd_proxy_ranges", "Range requests answered.", labels=["peer"])
         peer: Peer
         for peer in peers.all():
+            connections.add_metric([peer.name], peer.connections)
             streams.add_metric([peer.name], peer.streams)
             ranges.add_metric([peer.name], peer.ranges)
+        yield connections
         yield streams
         yield ranges
 

@@ -19,6 +19,7 @@ class Peer:
     name: str
     role: str
     bucket: Bucket
+    connections: int = 0
     streams: int = 0
     watches: int = 0
     ranges: int = 0
@@ -39,6 +40,7 @@ class Peers:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.connections = 0
         self.streams = 0
         self.watches = 0
         self.answers = 0  # of watches, since the start
@@ -46,6 +48,7 @@ class Peers:
         self._peers: dict[str, Peer] = {}
         self.refusals: deque[Refusal] = deque(maxlen=_MAX_REFUSALS)
         self.refused: Counter[str] = Counter()
+        self.handshakes_failed: Counter[str] = Counter()
 
     def see(self, name: str, role: str) -> Peer:
         now = time.monotonic()
@@ -53,7 +56,7 @@ class Peers:
         peer.role, peer.seen = role, now
         self._peers[name] = peer
         if len(self._peers) > _MAX_PEERS:
-            idle = (known for known, other in self._peers.items() if not other.streams)
+            idle = (known for known, other in self._peers.items() if not other.connections and not other.streams)
             if (oldest := next(idle, None)) is not None:
                 del self._peers[oldest]
         return peer
@@ -70,6 +73,10 @@ class Peers:
         """Which limit one more request of this peer would break, empty if none; the request is then counted."""
         return "" if peer.bucket.take(self.limits, peer.seen) else "requests per second"
 
+    def excess_connections(self, peer: Peer) -> str:
+        """Which limit one more connection of this peer would break, empty if none."""
+        return "connections" if peer.connections >= self.limits.peer_connections else ""
+
     def excess_streams(self, peer: Peer) -> str:
         """Which limit one more stream would break, empty if none."""
         limits = self.limits
@@ -79,6 +86,10 @@ class Peers:
         """Which limit one more watch would break, empty if none."""
         limits = self.limits
         return "watches" if peer.watches >= limits.peer_watches or self.watches >= limits.watches else ""
+
+    def count_connection(self, peer: Peer, difference: int) -> None:
+        peer.connections += difference
+        self.connections += difference
 
     def count_stream(self, peer: Peer, difference: int) -> None:
         peer.streams += difference

@@ -49,10 +49,12 @@ def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
         "revision": history.revision,
         "keys": len(history),
         "history": {"base": history.base, "events": history.kept_events, "bytes": history.kept_bytes},
+        "connections": peers.connections,
         "streams": peers.streams,
         "watchers": hub.watchers,
         "peers": [report_peer(peer, now) for peer in peers.all()],
         "refused": dict(peers.refused),
+        "handshakes_failed": dict(peers.handshakes_failed),
         "refusals": [refusal._asdict() for refusal in peers.refusals],
     }
 
@@ -73,6 +75,7 @@ def report_peer(peer: Peer, now: float) -> dict[str, Any]:
     return {
         "name": peer.name,
         "role": peer.role,
+        "connections": peer.connections,
         "streams": peer.streams,
         "watches": peer.watches,
         "ranges": peer.ranges,

@@ -1,56 +1,170 @@
-"""The TLS end: who may connect at all, and how gRPC treats connections."""
+"""The listening end: who may connect at all, how many, and how the server goes away without a herd at the next one."""
 
-from typing import Any
+import asyncio
+import errno
+import logging
+import random
+import socket
+import ssl
+from contextlib import suppress
 
-import grpc
-import grpc.aio
+from grpc import StatusCode
 
-from certs.pair import Pair
 from certs.reload import LivePair
+from etcdproxy.conversation import TOO_MANY
+from etcdproxy.http2.call import Call
+from etcdproxy.http2.reader import Reader
+from etcdproxy.http2.status import Status
+from etcdproxy.http2.tls import refusal, server_context
+from etcdproxy.peers import Peer
 from etcdproxy.service import Service
 
-_MAX_REQUEST_BYTES = 64 << 10  # a key and a range end, nothing that a reader asks is bigger
-_OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # a second proxy at the same address must fail, not share
-    # Readers ping every 15 s; gRPC's default would send them away for it.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # A reader that vanished without a word is noticed, and its streams end.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-]
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 5.0
+_BACKLOG = 1_024
+_MAX_ACCEPTS = 32  # at one turn of the event loop
+_MAX_HANDSHAKES = 256  # under way; beyond, the oldest makes place
+_PAUSE_S = 0.5  # without a file descriptor for the next reader
+_SPREAD_S = 0.01  # a reader, of the time over which they are sent away at the end
+MAX_SPREAD_S = 5.0
 
 
 class ListenError(Exception):
     """The address cannot be listened on; str(error) names it."""
 
 
-def make_server(service: Service, listen: str, live: LivePair) -> tuple[grpc.aio.Server, int]:
-    """A server, not started yet, that wants a certificate of every client; and its port. Raises ListenError.
-
-    Every new connection is met with the files as they are then.
-    """
-    used = live.pair
-
-    def fetch() -> Any:
-        """What gRPC asks at each handshake; None: nothing new. Runs in a thread of gRPC's."""
-        nonlocal used
-        live.refresh()
-        if live.pair == used:
-            return None
-        used = live.pair
-        return _configuration(used)
-
-    server = grpc.aio.server(handlers=[service], options=_OPTIONS)
-    credentials = grpc.dynamic_ssl_server_credentials(_configuration(used), fetch, require_client_authentication=True)
+def make_server(service: Service, listen: str, live: LivePair) -> tuple["Server", int]:
+    """A server, not started yet, that wants a certificate of every reader; and its port. Raises ListenError."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
     try:
-        return server, server.add_secure_port(listen, credentials)
-    except RuntimeError as error:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:
         raise ListenError(f"cannot listen on {listen}: is the address free and one of this machine's?") from error
+    listener.setblocking(False)
+    return Server(service, listener, live), int(listener.getsockname()[1])
 
 
-def _configuration(pair: Pair) -> Any:
-    return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], root_certificates=pair.authorities)
+class Server:
+    """Readers' connections. Every new one is met with the certificate files as they are then."""
+
+    def __init__(self, service: Service, listener: socket.socket, live: LivePair) -> None:
+        self._service = service
+        self._listener = listener
+        self._live = live
+        self._pair = live.pair
+        self._context = server_context(live.pair)
+        self._greeting: dict[Reader, None] = {}  # the handshake is under way, oldest first
+        self._readers: dict[Reader, Peer] = {}  # the handshake is over
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._looking: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    async def start(self) -> None:
+        self._listen()
+        self._look()
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new readers; sends away those that are there, one by one; ends all `grace_s` after the last."""
+        self._stopping = True
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        if self._looking:
+            self._looking.cancel()
+        for reader in list(self._greeting):
+            reader.link.abort()
+        readers = list(self._readers)
+        random.shuffle(readers)
+        pause_s = min(_SPREAD_S, MAX_SPREAD_S / max(len(readers), 1)) if grace_s else 0
+        for reader in readers:
+            reader.drain()
+            await asyncio.sleep(pause_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), grace_s)
+        for reader in list(self._readers):
+            reader.link.abort()
+
+    # What connections tell
+
+    def admit(self, reader: Reader) -> Status | None:
+        self._greeting.pop(reader, None)
+        peer = self._readers[reader] = self._service.see(reader.name)
+        self._empty.clear()
+        excess = self._service.peers.excess_connections(peer)
+        self._service.peers.count_connection(peer, 1)
+        if not excess:
+            return None
+        self._service.note_refusal(peer, f"{TOO_MANY} {excess}", reader.address)
+        return Status(StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+
+    def turn_away(self, reader: Reader, error: ssl.SSLError) -> None:
+        self._service.note_handshake(reader.address, refusal(error), str(error))
+
+    def leave(self, reader: Reader) -> None:
+        self._greeting.pop(reader, None)
+        if (peer := self._readers.pop(reader, None)) is not None:
+            self._service.peers.count_connection(peer, -1)
+            if not self._readers:
+                self._empty.set()
+
+    def version_for(self, name: str) -> str | None:
+        return self._service.version_for(name)
+
+    async def serve(self, call: Call) -> None:
+        await self._service.serve(call)
+
+    # Accepting
+
+    def _listen(self) -> None:
+        if not self._stopping:
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(_MAX_ACCEPTS):
+            try:
+                sock, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                return self._pause(error)
+            self._greet(sock, address)
+
+    def _pause(self, error: OSError) -> None:
+        """Without descriptors or memory, waiting readers would wake us for nothing."""
+        logger.error("no reader can be accepted", extra={"reason": errno.errorcode.get(error.errno or 0, str(error))})
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._listener)
+        loop.call_later(_PAUSE_S, self._listen)
+
+    def _greet(self, sock: socket.socket, address: tuple[str, int]) -> None:
+        if len(self._readers) + len(self._greeting) >= self._service.peers.limits.connections:
+            self._service.peers.refused[f"{TOO_MANY} connections"] += 1
+            sock.close()
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        host = f"ipv6:[{address[0]}]" if ":" in address[0] else f"ipv4:{address[0]}"
+        now = asyncio.get_running_loop().time()
+        if len(self._greeting) >= _MAX_HANDSHAKES:
+            next(iter(self._greeting)).link.abort()
+        self._greeting[Reader(sock, self._current_context(), f"{host}:{address[1]}", self, now)] = None
+
+    def _current_context(self) -> ssl.SSLContext:
+        self._live.refresh()
+        if self._live.pair != self._pair:
+            self._pair = self._live.pair
+            try:
+                self._context = server_context(self._pair)
+            except ssl.SSLError as error:
+                logger.error("certificate not used, the old one is kept", extra={"reason": str(error)})
+        return self._context
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for reader in [*self._greeting, *self._readers]:
+            reader.look(now)
+        self._looking = loop.call_later(_LOOK_S, self._look)

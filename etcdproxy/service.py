@@ -5,15 +5,17 @@ Requests are decoded and asked of the policy before anything else; answers leave
 
 import asyncio
 import logging
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from etcdproxy.audit import Audit
-from etcdproxy.conversation import DENIED, TOO_MANY, Context, Conversation
+from etcdproxy.conversation import DENIED, TOO_MANY, Conversation
 from etcdproxy.history import Compacted
+from etcdproxy.http2.call import Call
+from etcdproxy.http2.status import OK, Refused, Status
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
 from etcdproxy.peers import Peer, Peers
@@ -34,7 +36,7 @@ _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
 
 
-class Service(grpc.GenericRpcHandler):
+class Service:
     """Answers readers from a hub, within a policy.
 
     A stream whose reader takes nothing for `stall_s` seconds is ended.
@@ -47,15 +49,40 @@ class Service(grpc.GenericRpcHandler):
         self._stall_s = stall_s
         self._audit = Audit()
         self._open: dict[Conversation, None] = {}
-        self._methods: dict[str, Any] = {
-            "/etcdserverpb.KV/Range": grpc.unary_unary_rpc_method_handler(self._range),
-            "/etcdserverpb.Maintenance/Status": grpc.unary_unary_rpc_method_handler(self._status),
-            "/etcdserverpb.Watch/Watch": grpc.stream_stream_rpc_method_handler(self._watch),
+        self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
+            "/etcdserverpb.KV/Range": self._range,
+            "/etcdserverpb.Maintenance/Status": self._status,
+            "/etcdserverpb.Watch/Watch": self._watch,
         }
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The method's handler; None, which gRPC answers with UNIMPLEMENTED, for all that does not exist."""
-        return self._methods.get(handler_call_details.method)
+    async def serve(self, call: Call) -> None:
+        """Runs a call to its end."""
+        method = self._methods.get(call.path)
+        try:
+            if method is None:
+                raise Refused(StatusCode.UNIMPLEMENTED, f"unknown method {call.path[:200]}")
+            await method(call)
+        except Refused as refused:
+            call.finish(refused.status)
+        except Exception:  # a bug; it shall cost this call, not the other readers
+            logger.exception("a call failed", extra={"path": call.path, "peer": call.name})
+            call.finish(Status(StatusCode.INTERNAL, "meshd: this call failed, the proxy's log says why"))
+
+    def see(self, name: str) -> Peer:
+        """What is known of the peer with this certificate name, which is here now."""
+        return self.peers.see(name, self.policy.role_of(name) or "")
+
+    def version_for(self, name: str) -> str | None:
+        """etcd's version, empty if it is not known yet; None for a peer that may read nothing."""
+        return self._hub.store.version if self.policy.granted(name) else None
+
+    def note_refusal(self, peer: Peer, reason: str, address: str, key: bytes = b"") -> None:
+        self._audit.refused(self.peers.refuse(peer, key, reason), address)
+
+    def note_handshake(self, address: str, reason: str, detail: str) -> None:
+        """A reader did not get in; `reason` is one of a few."""
+        self.peers.handshakes_failed[reason] += 1
+        self._audit.turned_away(address, reason, detail)
 
     async def run(self) -> None:
         """Ends streams that stall, and tells idle watchers how far they have heard. Never returns."""
@@ -87,69 +114,64 @@ class Service(grpc.GenericRpcHandler):
         for conversation in self._open:
             conversation.end()
 
-    async def _range(self, body: bytes, context: Context) -> bytes:
-        peer, granted = await self._admit(context)
+    async def _range(self, call: Call) -> None:
+        body = await call.read_only()
+        peer, granted = self._admit(call)
         try:
             request = rpc_pb2.RangeRequest.FromString(body)
         except DecodeError:
-            await self._refuse(context, peer, b"", grpc.StatusCode.INVALID_ARGUMENT, "meshd: not a RangeRequest")
+            self._refuse(call, peer, b"", StatusCode.INVALID_ARGUMENT, "meshd: not a RangeRequest")
         if not request.key:
-            await self._refuse(context, peer, b"", grpc.StatusCode.INVALID_ARGUMENT, _NO_KEY)
+            self._refuse(call, peer, b"", StatusCode.INVALID_ARGUMENT, _NO_KEY)
         if not allows(granted, Interval.of_request(request.key, request.range_end)):
-            await self._refuse(context, peer, request.key, grpc.StatusCode.PERMISSION_DENIED, DENIED)
-        await self._await_ready(context)
+            self._refuse(call, peer, request.key, StatusCode.PERMISSION_DENIED, DENIED)
+        await self._await_ready()
         peer.ranges += 1
         self._audit.read(peer, request.key)
         if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, _FUTURE)
+            raise Refused(StatusCode.OUT_OF_RANGE, _FUTURE)
         try:
-            return answer_range(self._hub.history, request, self._hub.header())
+            call.answer(answer_range(self._hub.history, request, self._hub.header()))
         except Compacted:
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, _COMPACTED)
+            raise Refused(StatusCode.OUT_OF_RANGE, _COMPACTED) from None
+        call.finish(OK)
 
-    async def _status(self, _body: bytes, context: Context) -> bytes:
-        peer, granted = await self._admit(context)
+    async def _status(self, call: Call) -> None:
+        await call.read_only()
+        peer, granted = self._admit(call)
         if not granted:
-            await self._refuse(context, peer, b"", grpc.StatusCode.PERMISSION_DENIED, DENIED)
-        await self._await_ready(context)
-        return answer_status(self._hub.store, self._hub.history.revision, self._hub.header())
+            self._refuse(call, peer, b"", StatusCode.PERMISSION_DENIED, DENIED)
+        await self._await_ready()
+        call.answer(answer_status(self._hub.store, self._hub.history.revision, self._hub.header()))
+        call.finish(OK)
 
-    async def _watch(self, _requests: object, context: Context) -> None:
-        peer, granted = await self._admit(context)
-        await self._await_ready(context)
-
+    async def _watch(self, call: Call) -> None:
+        peer, granted = self._admit(call)
+        await self._await_ready()
         if excess := self.peers.excess_streams(peer):
-            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
-        conversation = Conversation(self._hub, self.peers, self._audit, peer, granted, context.peer())
+            self._refuse(call, peer, b"", StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+        conversation = Conversation(self._hub, self.peers, self._audit, peer, granted, call)
         self._open[conversation] = None
         try:
-            end = await conversation.run(context)
+            await conversation.run()
         finally:
             del self._open[conversation]
-        await context.abort(*end)
 
-    async def _admit(self, context: Context) -> tuple[Peer, tuple[Interval, ...]]:
+    def _admit(self, call: Call) -> tuple[Peer, tuple[Interval, ...]]:
         """Who asks, and what that peer may read; refuses who asks too often."""
-        name = peer_name(context.auth_context())
-        peer = self.peers.see(name, self.policy.role_of(name) or "")
+        peer = self.see(call.name)
         if excess := self.peers.excess(peer):
-            await self._refuse(context, peer, b"", grpc.StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
-        return peer, self.policy.granted(name)
+            self._refuse(call, peer, b"", StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+        return peer, self.policy.granted(call.name)
 
-    async def _refuse(self, context: Context, peer: Peer, key: bytes, code: grpc.StatusCode, reason: str) -> NoReturn:
-        self._audit.refused(self.peers.refuse(peer, key, reason), context.peer())
-        await context.abort(code, reason)
+    def _refuse(self, call: Call, peer: Peer, key: bytes, code: StatusCode, reason: str) -> NoReturn:
+        self.note_refusal(peer, reason, call.address, key)
+        raise Refused(code, reason)
 
-    async def _await_ready(self, context: Context) -> None:
+    async def _await_ready(self) -> None:
         if self._hub.ready.is_set():
             return
         try:
             await asyncio.wait_for(self._hub.ready.wait(), _READY_WAIT_S)
         except TimeoutError:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "meshd: this proxy has not read its etcd yet")
-
-
-def peer_name(auth: Any) -> str:
-    """The common name of the peer's certificate, as gRPC verified it; empty if it has none."""
-    names = auth.get("x509_common_name") or [b""]
-    return str(names[0].decode(errors="replace"))
+            raise Refused(StatusCode.UNAVAILABLE, "meshd: this proxy has not read its etcd yet") from None

@@ -5,6 +5,7 @@ Answers to requests (created, cancelled) come in the order of the requests and b
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from etcdproxy.encoding import encode_watch
@@ -39,12 +40,12 @@ class Gate(Protocol):
 
 
 class WatchStream:
-    """The watchers of one stream. `take` gives one answer at a time; after it gave None, `wait` for more.
+    """The watchers of one stream. `take` gives one answer at a time; after it gave None, `wake` tells of more.
 
     The gate decides what may be watched.
     """
 
-    def __init__(self, hub: Hub, gate: Gate) -> None:
+    def __init__(self, hub: Hub, gate: Gate, wake: Callable[[], None] = lambda: None) -> None:
         self._hub = hub
         self._gate = gate
         self._watchers: dict[int, Watcher] = {}
@@ -54,7 +55,7 @@ class WatchStream:
         self._fragments: deque[bytes] = deque()
         self._progress_wanted = False
         self._lost = False
-        self._awake = asyncio.Event()
+        self._wake = wake
         self._room = asyncio.Event()
         self._room.set()
 
@@ -66,10 +67,6 @@ class WatchStream:
         """Waits until another request may be handled: a peer that does not read is not listened to either."""
         await self._room.wait()
 
-    async def wait(self) -> None:
-        """Waits until `take` has something to give, perhaps."""
-        await self._awake.wait()
-
     def handle(self, request: rpc_pb2.WatchRequest) -> None:
         """Does what one request of the peer says."""
         kind = request.WhichOneof("request_union")
@@ -79,7 +76,7 @@ class WatchStream:
             self._cancel(request.cancel_request.watch_id)
         elif kind == "progress_request":
             self._progress_wanted = True
-            self._awake.set()
+            self._wake()
 
     def take(self) -> bytes | None:
         """The next answer to send, or None. Raises StreamLost."""
@@ -98,12 +95,11 @@ class WatchStream:
         if self._progress_wanted:
             self._progress_wanted = False
             return self._encode(watch_id=_NO_WATCH)
-        self._awake.clear()
         return None
 
     def wake(self, watcher: Watcher) -> None:
         self._behind[watcher] = None
-        self._awake.set()
+        self._wake()
 
     def lose(self) -> None:
         """Tells every watcher that what it has heard is compacted, under the new store's header; then ends."""
@@ -113,14 +109,14 @@ class WatchStream:
         self._fragments.clear()
         for watcher in list(self._watchers.values()):
             self._end_compacted(watcher, self._hub.history.revision + 1)
-        self._awake.set()
+        self._wake()
 
     def end(self) -> None:
         """Ends the stream without a word to its watchers."""
         self._lost = True
         self._fragments.clear()
         self._answers.clear()
-        self._awake.set()
+        self._wake()
 
     def notify(self) -> None:
         """Tells the watchers that asked for it, and lack nothing, how far they have heard."""
@@ -211,7 +207,7 @@ class WatchStream:
         self._answers.append(answer)
         if len(self._answers) >= _MAX_ANSWERS:
             self._room.clear()
-        self._awake.set()
+        self._wake()
 
     def _encode(
         self,

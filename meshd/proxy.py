@@ -143,7 +143,6 @@ async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> N
         await server.start()
         logger.info("proxy listens", extra={"cluster": config.cluster, "listen": config.listen, "port": port})
         await stop.wait()
-        service.end_streams()
         await server.stop(_SHUTDOWN_S)
         for task in tasks:
             task.cancel()

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ["certs", "datapath", "etcdproxy", "globalsvc", "identity", "meshd/agent", "meshd/daemon", "meshd/reconcile"]
+PACKAGES = [
+    "certs",
+    "datapath",
+    "etcdproxy",
+    "etcdproxy/http2",
+    "globalsvc",
+    "identity",
+    "meshd/agent",
+    "meshd/daemon",
+    "meshd/reconcile",
+]
 PACKAGES += ["meshd/testbed", "policy", "routing", "wire"]
 VAGUE = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 

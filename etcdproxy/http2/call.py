@@ -1,0 +1,159 @@
+"""One call of a reader: the messages that came, and those that are to go. Its session moves the bytes.
+
+A handler reads with `read` and either answers once (`answer`) or is asked for messages whenever there is room for
+them (`pull_from`, `wake`): so nothing waits in a queue for a reader that does not read.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from grpc import StatusCode
+
+from etcdproxy.http2.frames import PREFIX_BYTES, message_prefix, read_prefix
+from etcdproxy.http2.status import Refused, Status
+
+MAX_REQUEST_BYTES = 64 << 10  # a key and a range end, nothing that a reader asks is bigger
+_MAX_WAITING = 64  # messages not read by the handler, then the reader must wait
+
+Source = Callable[[], bytes | None]
+
+
+class Carrier(Protocol):
+    """The session, as a call sees it."""
+
+    def wants(self, call: "Call") -> None:
+        """The call may have something to send."""
+
+    def open(self, call: "Call") -> None:
+        """Sends the headers of the answer."""
+
+    def acknowledge(self, call: "Call") -> None:
+        """What the call has received may be followed by more."""
+
+    def reset(self, call: "Call", status: Status) -> None:
+        """Ends the call without a proper end."""
+
+
+class Call:
+    """`window` is what the reader can take at once. `since` is when the call, wanting to send, last could."""
+
+    def __init__(self, carrier: Carrier, stream: int, path: str, *, name: str, address: str, window: int) -> None:
+        self.stream = stream
+        self.path = path
+        self.name = name
+        self.address = address
+        self.window = window
+        self.pending: memoryview | None = None
+        self.begun = False  # a part of `pending` is sent
+        self.source: Source | None = None
+        self.status: Status | None = None
+        self.since: float | None = None
+        self.unacknowledged = 0
+        self.answered = False  # the headers of the answer are sent
+        self.task: asyncio.Task[None] | None = None
+        self.deadline: asyncio.TimerHandle | None = None
+        self._carrier = carrier
+        self._partial = bytearray()
+        self._messages: deque[bytes] = deque()
+        self._complete = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """The handler has enough to read."""
+        return len(self._messages) >= _MAX_WAITING
+
+    @property
+    def is_complete(self) -> bool:
+        """The reader sends nothing more."""
+        return self._complete
+
+    async def read(self) -> bytes | None:
+        """The next message; None after the last one."""
+        while not self._messages:
+            if self._complete:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        message = self._messages.popleft()
+        if self.unacknowledged:
+            self._carrier.acknowledge(self)
+        return message
+
+    async def read_only(self) -> bytes:
+        """The one message of a call that has one. Raises Refused if there is none or another one."""
+        message = await self.read()
+        if message is None or await self.read() is not None:
+            raise Refused(StatusCode.INTERNAL, "meshd: this call takes one message")
+        return message
+
+    def answer(self, message: bytes) -> None:
+        """Sends one message."""
+        self._carrier.open(self)
+        self.pending = memoryview(message_prefix(len(message)) + message)
+        self._carrier.wants(self)
+
+    def pull_from(self, source: Source) -> None:
+        """Asks `source` for messages whenever there is room, until it gives None; then after each `wake`."""
+        self._carrier.open(self)
+        self.source = source
+        self._carrier.wants(self)
+
+    def wake(self) -> None:
+        """The source may have something again."""
+        if self.source is not None:
+            self._carrier.wants(self)
+
+    def finish(self, status: Status, *, at_once: bool = False) -> None:
+        """Ends the call: when what was taken is sent, or at once."""
+        if self.status is not None:
+            return
+        self.status, self.source = status, None
+        if at_once and self.begun:
+            self._carrier.reset(self, status)
+        else:
+            if at_once:
+                self.pending = None
+            self._carrier.wants(self)
+
+    def cut(self, status: Status) -> None:
+        """Ends the call, at once and whatever its handler does."""
+        self.finish(status, at_once=True)
+        if self.task is not None:
+            self.task.cancel()
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes of the reader."""
+        if self.status is not None:
+            return
+        self._partial += data
+        while len(self._partial) >= PREFIX_BYTES:
+            compressed, length = read_prefix(self._partial)
+            if compressed:
+                return self.cut(Status(StatusCode.UNIMPLEMENTED, "meshd: compressed messages are not read"))
+            if length > MAX_REQUEST_BYTES:
+                text = f"meshd: a request of {length} bytes, more than {MAX_REQUEST_BYTES}"
+                return self.cut(Status(StatusCode.RESOURCE_EXHAUSTED, text))
+            end = PREFIX_BYTES + length
+            if len(self._partial) < end:
+                return
+            self._messages.append(bytes(self._partial[PREFIX_BYTES:end]))
+            del self._partial[:end]
+            self._wake_reader()
+
+    def complete(self) -> None:
+        """The reader sends nothing more."""
+        self._complete = True
+        self._wake_reader()
+
+    def forget(self) -> None:
+        """The call is over for its reader; nothing more is sent."""
+        self.source = self.pending = None
+        if self.deadline is not None:
+            self.deadline.cancel()
+
+    def _wake_reader(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

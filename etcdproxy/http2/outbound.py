@@ -1,0 +1,118 @@
+"""What one connection's calls have to send, cut into DATA frames within the reader's windows. Pure.
+
+A call is asked for messages only while there is room for them, the calls of a connection in turn. All messages of a
+call's turn share DATA frames. At most one message of a call is half sent.
+"""
+
+from collections.abc import Iterator
+
+from etcdproxy.http2.call import Call
+from etcdproxy.http2.frames import MAX_WINDOW, PREFIX_BYTES, data_head, message_prefix
+from etcdproxy.http2.status import Status
+
+_MAX_TURN = 64 << 10  # bytes of one call, then the others get their turn
+_FRAME = 16_384  # what everybody takes
+_WINDOW = 65_535  # of a connection, until the reader gives more
+
+
+class Overflow(Exception):
+    """The reader gives more window than HTTP/2 knows."""
+
+
+class Outbound:
+    """`window` is what the reader takes on the whole connection, `max_frame` the longest frame it takes."""
+
+    def __init__(self) -> None:
+        self.window = _WINDOW
+        self.max_frame = _FRAME
+        self._ready: dict[Call, None] = {}  # have window of their own, and perhaps something to send
+        self._ended: dict[Call, Status] = {}
+
+    @property
+    def has_turn(self) -> bool:
+        """Whether there is more that the reader would take now."""
+        return bool(self._ended or (self._ready and self.window > 0))
+
+    def wants(self, call: Call, now: float) -> None:
+        """The call may have something to send; `now` is the event loop's time."""
+        if call.since is None:
+            call.since = now
+        if call.status is not None and call.pending is None:
+            self._ended[call] = call.status
+        elif call.window > 0:
+            self._ready[call] = None
+
+    def forget(self, call: Call) -> None:
+        self._ready.pop(call, None)
+        self._ended.pop(call, None)
+
+    def credit(self, size: int) -> None:
+        """The reader takes so much more on the connection. Raises Overflow."""
+        self.window += size
+        if self.window > MAX_WINDOW:
+            raise Overflow
+
+    def credit_call(self, call: Call, size: int) -> None:
+        """The reader takes so much more on the call, less if negative. Raises Overflow."""
+        call.window += size
+        if call.window > MAX_WINDOW:
+            raise Overflow
+        if call.since is not None:
+            self.wants(call, call.since)
+
+    def fill(self, parts: list[bytes | memoryview], room: int, now: float) -> Iterator[tuple[Call, Status]]:
+        """Adds frames of the calls that are ready. Gives those that end here: their last frames follow at once."""
+        while self._ended:
+            yield self._ended.popitem()
+        while self._ready and room > 0 and self.window > 0:
+            call = next(iter(self._ready))
+            del self._ready[call]
+            budget = min(room, call.window, self.window, _MAX_TURN)
+            if budget > 0:
+                room -= self._turn(call, parts, budget, now)
+            if call.pending is None and call.status is not None:
+                yield call, call.status
+            elif call.since is not None and call.window > 0:
+                self._ready[call] = None
+
+    def _turn(self, call: Call, parts: list[bytes | memoryview], budget: int, now: float) -> int:
+        """What one call may send now: at most `budget` bytes; returns how many."""
+        chunks: list[bytes | memoryview] = []
+        size = 0
+        call.since = now
+        if call.pending is not None:
+            size = _cut(call, call.pending, budget, chunks)
+        while size < budget and call.pending is None:
+            message = call.source() if call.source is not None else None
+            if message is None:
+                call.since = None
+                break
+            prefix = message_prefix(len(message))
+            length = PREFIX_BYTES + len(message)
+            if size + length <= budget:
+                chunks += (prefix, message)
+                size += length
+            else:
+                size += _cut(call, memoryview(prefix + message), budget - size, chunks)
+        self._frame(call, parts, chunks, size)
+        return size
+
+    def _frame(self, call: Call, parts: list[bytes | memoryview], chunks: list[bytes | memoryview], size: int) -> None:
+        call.window -= size
+        self.window -= size
+        if 0 < size <= self.max_frame:
+            parts.append(data_head(size, call.stream))
+            parts += chunks
+            return
+        whole = memoryview(b"".join(chunks))
+        for at in range(0, size, self.max_frame):
+            piece = whole[at : at + self.max_frame]
+            parts += (data_head(len(piece), call.stream), piece)
+
+
+def _cut(call: Call, message: memoryview, budget: int, chunks: list[bytes | memoryview]) -> int:
+    """Sends as much of a message as fits; the rest stays the call's."""
+    chunks.append(message[:budget])
+    rest = message[budget:]
+    call.pending, call.begun = (rest, True) if rest else (None, False)
+    return min(budget, len(message))
