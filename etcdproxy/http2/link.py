@@ -53,7 +53,9 @@ class TlsLink:
 
     def room(self) -> int:
         """How many bytes are taken now."""
-        return max(_HIGH - self._waiting, 0) if self.is_open and not self._closing else 0
+        if not self.is_open or self._closing:
+            return 0
+        return max(_HIGH - self._waiting, 0) if self._writes else _HIGH
 
     def time(self) -> float:
         """The event loop's time."""
@@ -63,13 +65,16 @@ class TlsLink:
         """Encrypts and sends; what the kernel does not take waits."""
         if not self.is_open or self._closing:
             return
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[self.tls.write(rest) :]
+            written = self.tls.write(data)
+            while written < len(data):  # a TLS record is 16 KiB at most
+                written += self.tls.write(memoryview(data)[written:])
         except ssl.SSLError:
             return self.abort()
-        self._send()
+        if not self._writes:
+            self._send()
+        elif self._waiting > _PAUSE:
+            self._read_no_more()
 
     def close(self) -> None:
         """Sends what waits, says goodbye, and ends."""

@@ -4,7 +4,7 @@ A call is asked for messages only while there is room for them, the calls of a c
 call's turn share DATA frames. At most one message of a call is half sent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from etcdproxy.http2.call import Call
 from etcdproxy.http2.frames import MAX_WINDOW, PREFIX_BYTES, data_head, message_prefix
@@ -20,9 +20,13 @@ class Overflow(Exception):
 
 
 class Outbound:
-    """`window` is what the reader takes on the whole connection, `max_frame` the longest frame it takes."""
+    """`window` is what the reader takes on the whole connection, `max_frame` the longest frame it takes.
 
-    def __init__(self) -> None:
+    `clock` gives the event loop's time.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.window = _WINDOW
         self.max_frame = _FRAME
         self._ready: dict[Call, None] = {}  # have window of their own, and perhaps something to send
@@ -33,14 +37,14 @@ class Outbound:
         """Whether there is more that the reader would take now."""
         return bool(self._ended or (self._ready and self.window > 0))
 
-    def wants(self, call: Call, now: float) -> None:
-        """The call may have something to send; `now` is the event loop's time."""
-        if call.since is None:
-            call.since = now
+    def wants(self, call: Call) -> None:
+        """The call may have something to send."""
         if call.status is not None and call.pending is None:
             self._ended[call] = call.status
         elif call.window > 0:
             self._ready[call] = None
+        elif call.since is None:
+            call.since = self._clock()
 
     def forget(self, call: Call) -> None:
         self._ready.pop(call, None)
@@ -58,12 +62,15 @@ class Outbound:
         if call.window > MAX_WINDOW:
             raise Overflow
         if call.since is not None:
-            self.wants(call, call.since)
+            self.wants(call)
 
-    def fill(self, parts: list[bytes | memoryview], room: int, now: float) -> Iterator[tuple[Call, Status]]:
+    def fill(self, parts: list[bytes | memoryview], room: int) -> Iterator[tuple[Call, Status]]:
         """Adds frames of the calls that are ready. Gives those that end here: their last frames follow at once."""
         while self._ended:
             yield self._ended.popitem()
+        if not self._ready:
+            return
+        now = self._clock()
         while self._ready and room > 0 and self.window > 0:
             call = next(iter(self._ready))
             del self._ready[call]
@@ -74,6 +81,9 @@ class Outbound:
                 yield call, call.status
             elif call.since is not None and call.window > 0:
                 self._ready[call] = None
+        for call in self._ready:
+            if call.since is None:
+                call.since = now
 
     def _turn(self, call: Call, parts: list[bytes | memoryview], budget: int, now: float) -> int:
         """What one call may send now: at most `budget` bytes; returns how many."""

@@ -103,7 +103,7 @@ class Session:
         self._machine.decoder.max_header_list_size = _MAX_HEADER_BYTES
         self._machine.initiate_connection()
         self._machine.increment_flow_control_window(_CONNECTION_WINDOW - _DEFAULT_WINDOW)
-        self._out = Outbound()
+        self._out = Outbound(self._loop.time)
         self._control = bytearray()  # frames that wait for the next flush
         self._calls: dict[int, Call] = {}
         self._input = bytearray()
@@ -139,7 +139,7 @@ class Session:
         parts: list[bytes | memoryview] = []
         self._take_control(parts)
         if not self._over:
-            for call, status in self._out.fill(parts, self._link.room(), self._loop.time()):
+            for call, status in self._out.fill(parts, self._link.room()):
                 self._end(call, status)
                 self._take_control(parts)
         if parts:
@@ -182,7 +182,7 @@ class Session:
 
     def wants(self, call: Call) -> None:
         if call.stream in self._calls:
-            self._out.wants(call, self._loop.time())
+            self._out.wants(call)
             self._schedule()
 
     def open(self, call: Call) -> None:

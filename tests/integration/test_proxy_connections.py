@@ -60,6 +60,12 @@ def get(proxy: Proxy, certificate: Path, path: str, *alpn: str, method: str = "G
         return answer.status, json.loads(answer.read())
 
 
+def send_endlessly(sock: ssl.SSLSocket, data: bytes) -> None:
+    sent = 0
+    while sent < 256 << 20:
+        sent += sock.send(data)
+
+
 @pytest.mark.parametrize("alpn", [(), ("http/1.1",)])
 def test_version_in_http1_as_etcd_gives_it(etcd: Etcd, proxy: Proxy, alpn: tuple[str, ...]) -> None:
     remote = proxy.certificate("remote-c2")
@@ -80,6 +86,21 @@ def test_http2_without_alpn(proxy: Proxy) -> None:
         sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
         answer = sock.recv(9)
         assert answer[3] == 4  # its settings
+
+
+async def test_who_asks_and_reads_no_answer_is_not_listened_to(proxy: Proxy) -> None:
+    ping = b"\0\0\x08\x06" + bytes(5) + b"12345678"
+    with connect(proxy, context(proxy, proxy.certificate("remote-c2"), "h2")) as sock:
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+        sock.settimeout(1)
+        for size in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, size, 64 << 10)
+        with pytest.raises(TimeoutError):
+            send_endlessly(sock, ping * 3_000)
+        pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1])
+        assert pages * 4096 < 200 << 20
+        async with reader(proxy, proxy.certificate("remote-c3")) as other:
+            await other.range(STATE, STATE_END)
 
 
 def test_why_a_handshake_failed_is_counted_and_told_to_the_client(proxy: Proxy) -> None:
