@@ -27,7 +27,8 @@ OPTIONS = (
 )
 _REFUSALS = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 _TLS_FAILURE = re.compile(r"handshake|certificate|hostname verification|tlsv1|ssl", re.IGNORECASE)
-_CLOSED = re.compile(r"socket closed|connection reset|broken pipe", re.IGNORECASE)
+# "Unwrap failed" is how gRPC's core tells of a TLS alert after the handshake; which one stands in its own log only.
+_CLOSED = re.compile(r"socket closed|connection reset|broken pipe|unwrap failed", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"larger than max|message.*too large", re.IGNORECASE)
 _NOISE = re.compile(r"^.*last error: (?:UNKNOWN|UNAVAILABLE|INTERNAL): ", re.DOTALL)
 
