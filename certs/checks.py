@@ -239,5 +239,5 @@ def _answers_to(pattern: str, name: str) -> bool:
 def _age(span: timedelta) -> str:
     days, hours = span.days, span.seconds // 3600
     if days:
-        return f"{days} days"
+        return f"{days} day{'s' if days > 1 else ''}"
     return f"{hours} h" if hours else f"{span.seconds // 60} min"
