@@ -1,0 +1,78 @@
+"""A policy of the own cluster from etcd to the maps, and what the commands say of it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from datapath.layout import DropReason, Event
+from meshd.daemon.policyview import PolicyView
+from meshd.monitor import event_text
+from meshd.policies import policy
+from tests.support import records
+from tests.support.scene import Scene, until
+from tests.support.scene import scene as scene
+from wire.keys import Kind, record
+
+pytestmark = pytest.mark.etcd
+
+SPEC = {"endpointSelector": {}, "ingress": [{"fromEndpoints": [{"matchLabels": {"app": "x"}}]}]}
+
+
+def say(scene: Scene, name: str, spec: object) -> None:
+    key = record(Kind.POLICY, "cluster1", f"CiliumClusterwideNetworkPolicy/-/{name}")
+    scene.one.etcd.put_all({key: json.dumps({"spec": spec})})
+
+
+async def test_a_policy_is_in_force_and_goes(scene: Scene) -> None:
+    scene.one.etcd.put_all(records.identity("cluster1", 65537))
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        assert not scene.maps.content["md_subject"]
+        say(scene, "closed", SPEC)
+        await until(lambda: PolicyView(daemon).policies() and PolicyView(daemon).policies()[0]["in_force"])
+        assert scene.interfaces.policed == {7}
+        assert len(scene.maps.content["md_subject"]) == 1
+        assert scene.maps.content["md_iface"]
+        key = record(Kind.POLICY, "cluster1", "CiliumClusterwideNetworkPolicy/-/closed")
+        scene.one.etcd.delete(key)
+        await until(lambda: not scene.interfaces.policed)
+        assert not scene.maps.content["md_subject"]
+        assert not scene.maps.content["md_policy"]
+        assert not scene.maps.content["md_iface"]
+
+
+async def test_what_is_said_of_policies(scene: Scene) -> None:
+    scene.one.etcd.put_all(records.identity("cluster1", 65537))
+    async with scene.daemon() as daemon:
+        view = PolicyView(daemon)
+        say(scene, "closed", SPEC)
+        say(scene, "broken", {**SPEC, "egress": [{"toFQDNs": []}]})
+        await until(lambda: not daemon.readiness.missing and len(view.policies()) == 2)
+        (finding,) = view.findings()
+        assert "broken is invalid: spec.egress[0].toFQDNs: not supported" in finding
+        traced = view.trace("20.0.0.1", "10.0.0.1", "tcp", "80")
+        assert traced["passes"], "audit"
+        assert [check["allowed"] for check in traced["checks"] if "allowed" in check] == [False]
+        assert traced["source"]["cluster"] == "cluster2"
+        assert "error" in view.trace("nobody/here", "10.0.0.1", "tcp", "80")
+        assert view.default_local()["changes"] == [
+            {
+                "policy": "CiliumClusterwideNetworkPolicy closed",
+                "selectors": ["app=x, io.cilium.k8s.policy.cluster=cluster1"],
+                "identities": 0,
+            }
+        ]
+        event = Event(reason=DropReason.POLICY_AUDITED, family=4, protocol=6, destination_port=80, subject=65537)
+        event.source[:4], event.destination[:4] = (20, 0, 0, 1), (10, 0, 0, 1)
+        daemon.verdicts.add([bytes(event)])
+        (told,) = view.verdicts("0")["events"]
+        text = event_text("i", told)
+        assert text.startswith("i: audit ingress TCP/80 ")
+        assert "20.0.0.1, cluster2, identity 131073" in text
+
+
+def test_a_destination_needs_a_port() -> None:
+    result = CliRunner().invoke(policy, ["trace", "10.0.0.1", "10.0.0.2"])
+    assert result.exit_code == 2
+    assert "is not DST:PORT" in result.output
