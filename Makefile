@@ -1,6 +1,6 @@
 # Thin targets; `make help` explains them. Everything but help and clean needs root: eBPF and namespaces do.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test chaos lint bench clean
 PY := .venv/bin/python
 
 help: ## this list
@@ -15,6 +15,10 @@ demo: setup ## two clusters on this machine, real packets: the story of ClusterM
 test: setup ## all tests: unit, property, integration with a real etcd, namespaces and packets (needs root)
 	@$(PY) -m meshd testbed check
 	@$(PY) -m pytest -q
+
+chaos: setup ## faults on a testbed of three clusters under a stream of requests; about four minutes (needs root)
+	@$(PY) -m meshd testbed check
+	@$(PY) -m pytest -q tests/chaos/chaos_suite.py
 
 lint: setup ## ruff, mypy --strict and the import contract
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

@@ -32,6 +32,7 @@ from wire.records import ClusterConfig, value_or
 CONNECT_TIMEOUT_S = 5.0
 RANGE_TIMEOUT_S = 60.0
 CONFIRM_AGAIN_S = 2.0
+CONFIRM_TIMEOUT_S = 5.0
 PAGE_DIVISOR = 4
 SLICE = 1000  # records that are decoded before others get their turn
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
@@ -91,6 +92,10 @@ class Connection:
         self._canaries: list[Feed] = []
         self._waiting: dict[str, Feed] = {}  # by the canary that says that the list can start
         self._started: list[Feed] = []
+
+    def doubt(self) -> None:
+        """Something speaks against the other side being there: ask it, and end if it does not answer."""
+        self._doubt.set()
 
     async def run(self) -> NoReturn:
         """Raises PeerUnavailable or PeerRejected, sooner or later."""
@@ -156,7 +161,7 @@ class Connection:
         keys = [HEARTBEAT, self._config.folder, *self._promised.values()]
         asks = (ListFrom(key.encode(), b"", 0) for key in keys)
         pages = await asyncio.gather(
-            *(list_page(self._channel, ask, limit=1, timeout_s=CONNECT_TIMEOUT_S) for ask in asks)
+            *(list_page(self._channel, ask, limit=1, timeout_s=CONFIRM_TIMEOUT_S) for ask in asks)
         )
         gone = [key for key, page in zip(keys, pages, strict=True) if not page.kvs]
         if gone:

@@ -49,6 +49,10 @@ class Target:
             return True
         return False if len(last) == SILENT else None
 
+    def is_doubtful(self) -> bool:
+        """The last probe was lost, and it takes more of them to know."""
+        return bool(self.results) and self.results[-1] is None and self.answers() is not False
+
     def expire(self, now: float) -> None:
         for number in [number for number, at in self.sent.items() if now - at > TIMEOUT_S]:
             del self.sent[number]
@@ -132,12 +136,13 @@ class Prober:
         for number in [number for number, target in self._under_way.items() if number not in target.sent]:
             del self._under_way[number]
         for cluster, targets in self._targets.items():
-            interval_s = 0.0
+            urgent_s = 0.0
             for target in targets.values():
                 if target.sent:
                     target.expire(now)
-                interval_s = interval_s or (URGENT_S if self._is_urgent(cluster) else INTERVAL_S)
-                if now >= min(target.due, target.due - INTERVAL_S + interval_s):
+                urgent_s = urgent_s or (URGENT_S if self._is_urgent(cluster) else INTERVAL_S)
+                interval_s = URGENT_S if target.is_doubtful() else urgent_s
+                if now >= target.due - INTERVAL_S + interval_s:
                     target.due = now + INTERVAL_S
                     self._send(sender, target)
 

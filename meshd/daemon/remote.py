@@ -62,6 +62,7 @@ class Remote:
         self._pacer = pacer or Pacer(0.0)
         self._held: dict[Kind, set[str]] = {}
         self._heartbeat: bytes | None = None
+        self._connection: Connection | None = None
         self._look: asyncio.Task[None] | None = None
         self.connects = 0
         self._file, self._kinds, self._store, self._members = file, kinds, store, members
@@ -137,7 +138,8 @@ class Remote:
             credentials = read_credentials(self._file)
             self.link.not_after = credentials.not_after
             async with open_channel(target, credentials.channel, self._file.server_name) as channel:
-                await Connection(channel, self.cluster, self).run()
+                self._connection = Connection(channel, self.cluster, self)
+                await self._connection.run()
         except BadCredentials as error:
             self._become(LinkState.REJECTED, str(error))
             raise PeerRejected(str(error)) from error
@@ -207,6 +209,11 @@ class Remote:
     def is_beating(self) -> bool:
         beat = self.link.heartbeat_at
         return beat is not None and time.monotonic() - beat <= HEARTBEAT_MAX_S
+
+    def suspect(self) -> None:
+        """Its nodes do not answer: is the control link as dead, and nobody has noticed yet?"""
+        if self._connection is not None and self.link.state is LinkState.READY:
+            self._connection.doubt()
 
     def look(self, now: float) -> None:
         """Now and then: is it still there? A heartbeat that stands still is a lost control link too."""

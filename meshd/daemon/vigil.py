@@ -23,6 +23,7 @@ class Vigil:
     def __init__(self, store: Store, mesh: Mesh, timeline: Timeline) -> None:
         self._store, self._mesh, self._timeline = store, mesh, timeline
         self._aimed: dict[str, object] = {}
+        self._answers: dict[str, bool | None] = {}
         self._refused: dict[tuple[str, Kind], frozenset[str]] = {}
 
     def look(self, remotes: Iterable[Remote], prober: Prober | None, now: float) -> None:
@@ -38,11 +39,15 @@ class Vigil:
 
     def forget(self, cluster: str) -> None:
         self._aimed.pop(cluster, None)
+        self._answers.pop(cluster, None)
         for key in [key for key in self._refused if key[0] == cluster]:
             del self._refused[key]
 
     def _judge(self, remote: Remote, prober: Prober | None, now: float) -> None:
         answers = prober.evidence(remote.cluster).answers if prober else None
+        if answers is False and self._answers.get(remote.cluster) is not False:
+            remote.suspect()
+        self._answers[remote.cluster] = answers
         if not remote.presence.judge(now, remote.allowance, answers=answers):
             return
         state = remote.presence.state

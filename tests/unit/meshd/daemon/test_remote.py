@@ -1,10 +1,21 @@
 """How long a remote waits between its tries. The rest of it is tested with real clusters (tests/integration)."""
 
+import time
+from pathlib import Path
+
 import pytest
 from tenacity import AsyncRetrying, Future, RetryCallState
 
 from meshd.daemon.link import Link, LinkState, PeerRejected, PeerUnavailable
-from meshd.daemon.remote import BACKOFF_MAX_S, BACKOFF_START_S, REJECTED_MAX_S, backoff_s
+from meshd.daemon.members import Members
+from meshd.daemon.presence import HEARTBEAT_MAX_S
+from meshd.daemon.remote import BACKOFF_MAX_S, BACKOFF_START_S, REJECTED_MAX_S, Remote, backoff_s
+from meshd.daemon.remotefile import parse_remote_file
+from meshd.daemon.store import Store
+from meshd.daemon.timeline import Timeline
+from meshd.daemon.watch import Changes
+from wire.keys import Kind
+from wire.records import ClusterConfig
 
 
 def state(attempt: int, error: Exception) -> RetryCallState:
@@ -37,3 +48,53 @@ def test_a_links_age_is_that_of_its_state_not_of_the_reason() -> None:
     assert link.become(LinkState.DISCONNECTED, now=3.0, reason="reset")
     assert not link.become(LinkState.DISCONNECTED, now=4.0, reason="reset")
     assert (link.since, link.reason) == (2.0, "reset")
+
+
+def remote(folder: Path) -> Remote:
+    text = "{endpoints: ['https://127.0.0.1:1'], trusted-ca-file: a, cert-file: b, key-file: c}"
+    return Remote(
+        parse_remote_file("c2", text, folder=folder),
+        kinds=[Kind.IP],
+        store=Store(lambda: None),
+        members=Members("c1", 1, max_clusters=255),
+        on_change=lambda: None,
+        timeline=Timeline(),
+    )
+
+
+def test_a_heartbeat_counts_when_its_value_changes_whatever_it_says(tmp_path: Path) -> None:
+    """Clause 11: clocks need not agree, and one that stands still is no sign of life."""
+    made = remote(tmp_path)
+    assert not made.is_beating()
+    made.beat(b"1999-01-01T00:00:00Z")
+    assert made.is_beating()
+    made.link.heartbeat_at = time.monotonic() - HEARTBEAT_MAX_S - 1
+    made.beat(b"1999-01-01T00:00:00Z")
+    assert not made.is_beating()
+    made.beat(b"2099-01-01T00:00:00Z")
+    assert made.is_beating()
+
+
+def test_a_link_that_is_ready_with_an_old_heartbeat_is_lost(tmp_path: Path) -> None:
+    made = remote(tmp_path)
+    made.beat(b"1")
+    made.link.state = LinkState.READY
+    made.presence.find()
+    made.look(time.monotonic())
+    assert made.presence.lost_at is None
+    made.link.heartbeat_at = time.monotonic() - HEARTBEAT_MAX_S - 1
+    made.look(time.monotonic())
+    assert made.presence.lost_at is not None
+
+
+def test_a_delete_waits_and_a_put_overtakes_it(tmp_path: Path) -> None:
+    made = remote(tmp_path)
+    made.accept(ClusterConfig(id=2))
+    made.apply(Kind.IP, Changes({"20.0.0.1": b"{}"}, {"20.0.0.2", "20.0.0.3"}), 5)
+    held = made.held()
+    assert made.waiting_deletes == 2
+    made.apply(Kind.IP, Changes({"20.0.0.2": b"{}"}), 6)
+    made.confirm(held, "missing: cilium/.heartbeat")
+    assert (made.waiting_deletes, made.presence.lost_at is not None) == (1, True)
+    made.confirm(held, "")
+    assert made.waiting_deletes == 0

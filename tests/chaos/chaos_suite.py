@@ -1,0 +1,237 @@
+"""Faults under a steady stream of requests, on a testbed of three clusters: what fails, and for how long. Slow: run by
+`make chaos`, not by `make test`. Each test adds a row to build/chaos.json; docs/failure-modes.md cites them.
+
+    frontend-1 of cluster1 ── 50 requests/s ──▶ 30.1.1.1 ──▶ rebel-base in cluster1, cluster2 and cluster3
+"""
+
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.socket import SocketError, get
+from meshd.testbed import netns
+from meshd.testbed.demo import load
+from meshd.testbed.demo.results import Load, parse
+from meshd.testbed.parts import socket_path
+from meshd.testbed.testbed import Testbed
+
+pytestmark = pytest.mark.root
+CLUSTERS = ("cluster1", "cluster2", "cluster3")
+RATE = 50
+FAULT_S = 4.0
+DEADLINE_S = 60.0
+FOLDER = Path(__file__).parents[2] / "build"
+ROWS: list[dict[str, object]] = []
+PROCESSES = [
+    *(f"{cluster}/{part}" for cluster in ("cluster1", "cluster2") for part in ("agent", "proxy", "etcd")),
+    "cluster1/daemon-node2",
+    "cluster2/daemon-node1",
+]
+
+
+def until(fact: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not fact():
+        assert time.monotonic() < end, f"{what} did not come within {DEADLINE_S:.0f} s"
+        time.sleep(0.05)
+
+
+@dataclass
+class Field:
+    """The testbed, seen from node2 of cluster1, where the clients are."""
+
+    bed: Testbed
+    cut: list[str] = field(default_factory=list)
+
+    def status(self, cluster: str = "cluster1", node: str = "node2") -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = get(socket_path(self.bed.layout, cluster, node, "daemon"), "/v1/status")
+        except SocketError:
+            return {"clusters": [], "state": "broken", "events": {}}
+        return answer
+
+    def events(self) -> list[dict[str, Any]]:
+        answer: dict[str, Any] = get(socket_path(self.bed.layout, "cluster1", "node2", "daemon"), "/v1/events/0")
+        events: list[dict[str, Any]] = answer["events"]
+        return events
+
+    def state_of(self, remote: str, cluster: str = "cluster1", node: str = "node2") -> tuple[str, str]:
+        """Link and presence of a remote cluster."""
+        for entry in self.status(cluster, node)["clusters"]:
+            if entry["cluster"] == remote:
+                return entry["link"]["state"], entry["presence"]["state"]
+        return "", ""
+
+    def all_well(self) -> bool:
+        own = [self.status(cluster, node) for cluster in CLUSTERS for node in ("node1", "node2")]
+        clusters = [entry for status in own for entry in status["clusters"]]
+        fresh = [e for e in clusters if (e["link"]["state"], e["presence"]["state"]) == ("ready", "fresh")]
+        return len(fresh) == len(clusters) == 6 * len(CLUSTERS)
+
+    @contextmanager
+    def requests(self, name: str) -> Iterator[list[Load]]:
+        """Requests all the time of the block; what they saw is in the list afterwards."""
+        frontend = self.bed.kubelet("cluster1").place_of(self.bed.pod("cluster1", "frontend-1"))
+        argv = [sys.executable, "-I", "-u", load.__file__, "30.1.1.1", "80", f"--rate={RATE}", "--seconds=600"]
+        FOLDER.mkdir(exist_ok=True)
+        with (FOLDER / "chaos.load").open("wb") as output:
+            process = subprocess.Popen(argv, stdout=output, preexec_fn=frontend.enter)
+        seen: list[Load] = []
+        try:
+            time.sleep(1.0)
+            yield seen
+            time.sleep(1.0)
+        finally:
+            process.terminate()
+            process.wait()
+        lines = (FOLDER / "chaos.load").read_bytes().splitlines()
+        seen.append(parse(line for line in lines if line.endswith(b"}")))
+        row = summary(name, seen[0])
+        ROWS.append(row)
+        print(row, file=sys.stderr)
+        (FOLDER / "chaos.json").write_text(json.dumps(ROWS, indent=2) + "\n")
+
+    @contextmanager
+    def without(self, node: str, *, to: str, only: str = "") -> Iterator[None]:
+        """The node neither sends to nor hears from these addresses."""
+        namespace = self.bed.layout.control_plane(node) if "/" not in node else self.bed.layout.node(*node.split("/"))
+        rules = [
+            "add table inet chaos",
+            "add chain inet chaos out { type filter hook output priority 0; }",
+            "add chain inet chaos in { type filter hook input priority 0; }",
+            f"add rule inet chaos out ip daddr {to} {only} drop",
+            f"add rule inet chaos in ip saddr {to} {only.replace('dport', 'sport')} drop",
+        ]
+        netns.nft("\n".join(rules) + "\n", namespace=namespace)
+        try:
+            yield
+        finally:
+            netns.nft("delete table inet chaos\n", namespace=namespace)
+
+
+def summary(name: str, seen: Load) -> dict[str, object]:
+    failures = seen.failures
+    lasted = max((f.at + f.seconds for f in failures), default=0.0) - min((f.at for f in failures), default=0.0)
+    return {
+        "fault": name,
+        "requests": len(seen.requests),
+        "failed": len(failures),
+        "failing for s": round(lasted, 1),
+        "slowest s": round(seen.slowest_s, 2),
+    }
+
+
+@pytest.fixture(scope="module")
+def field_() -> Iterator[Field]:
+    bed = Testbed(f"x{secrets.token_hex(2)}", CLUSTERS)
+    try:
+        bed.up()
+        for cluster in CLUSTERS:
+            bed.annotate(cluster, "Service", "rebel-base", "io.cilium/global-service", "true")
+        made = Field(bed)
+        until(made.all_well, "a fresh mesh")
+        yield made
+    finally:
+        bed.down()
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_process_is_killed_and_comes_back(field_: Field, name: str) -> None:
+    with field_.requests(f"SIGKILL {name}, back after {FAULT_S:.0f} s") as seen:
+        field_.bed.kill_part(name)
+        time.sleep(FAULT_S)
+        field_.bed.start_parts([field_.bed.part(name)])
+        until(field_.all_well, "a fresh mesh")
+    assert seen[0].failures == []
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_process_stands_still_and_goes_on(field_: Field, name: str) -> None:
+    with field_.requests(f"SIGSTOP {name} for {FAULT_S:.0f} s") as seen:
+        field_.bed.kill_part(name, signal.SIGSTOP)
+        time.sleep(FAULT_S)
+        field_.bed.kill_part(name, signal.SIGCONT)
+        until(field_.all_well, "a fresh mesh")
+    assert seen[0].failures == []
+
+
+def test_the_control_link_is_cut_and_the_data_plane_is_not(field_: Field) -> None:
+    """Clause 1: beyond stale-after, backends stay while their nodes answer."""
+    file = field_.bed.layout.clustermesh("cluster1", "node2") / "cluster2"
+    plain = file.read_text()
+    file.write_text(plain + "meshd: {stale-after: 1s}\n")
+    until(field_.all_well, "a fresh mesh")
+    try:
+        with field_.requests("control link cut, stale-after 1 s") as seen:
+            with field_.without("cluster1/node2", to="172.18.2.10"):
+                until(lambda: field_.state_of("cluster2")[1] == "stale", "STALE")
+                time.sleep(FAULT_S)
+                assert field_.state_of("cluster2")[1] == "stale"
+            until(field_.all_well, "a fresh mesh")
+    finally:
+        file.write_text(plain)
+    assert seen[0].failures == []
+    assert seen[0].by_cluster["cluster2"]
+
+
+def test_a_dead_cluster_is_withdrawn_on_both_evidence(field_: Field) -> None:
+    """Clause 1: requests fail at most until it is withdrawn; then all go to the living."""
+    file = field_.bed.layout.clustermesh("cluster1", "node2") / "cluster2"
+    plain = file.read_text()
+    file.write_text(plain + "meshd: {stale-after: 2s}\n")
+    until(field_.all_well, "a fresh mesh")
+    try:
+        with field_.requests("cluster2 unreachable altogether, stale-after 2 s") as seen:
+            with field_.without("cluster1/node2", to="172.18.2.0/24"):
+                until(lambda: field_.state_of("cluster2")[1] == "withdrawn", "the withdrawal")
+                withdrawn = time.monotonic()
+                time.sleep(FAULT_S)
+                held = field_.bed.kubelet("cluster2").objects.get("Pod", "rebel-base-1", "default")["status"]["podIP"]
+                entry = get(socket_path(field_.bed.layout, "cluster1", "node2", "daemon"), f"/v1/ip/{held}")
+                assert "unreachable=True" in entry["realised"][0]
+                end = time.monotonic()
+            until(field_.all_well, "a fresh mesh")
+    finally:
+        file.write_text(plain)
+    between = [r for r in seen[0].begun_after(withdrawn + 0.5).requests if r.at < end]
+    assert between
+    assert [r.error for r in between if r.error] == []
+    assert {str(r.pod).partition("/")[0] for r in between} == {"cluster1", "cluster3"}
+
+
+def test_a_partition_that_a_third_cluster_does_not_see_does_not_flap(field_: Field) -> None:
+    """Clause 12: cluster1 and cluster2 do not hear each other's control planes, cluster3 hears both."""
+    before = len(field_.events())
+    with field_.requests("partition of cluster1 and cluster2, cluster3 sees both") as seen:
+        with field_.without("cluster1", to="172.18.2.0/24"), field_.without("cluster2", to="172.18.1.0/24"):
+            until(lambda: field_.state_of("cluster2")[1] == "stale", "STALE")
+            time.sleep(FAULT_S)
+            assert field_.state_of("cluster1", "cluster3", "node1") == ("ready", "fresh")
+            assert field_.state_of("cluster2", "cluster3", "node1") == ("ready", "fresh")
+        until(field_.all_well, "a fresh mesh")
+    told = [event["event"] for event in field_.events()[before:] if event["cluster"] == "cluster2"]
+    assert told.count("stale") <= 1
+    assert "withdrawn" not in told
+    assert seen[0].failures == []
+
+
+def test_leaving_works_with_the_cluster_dead_and_removes_every_trace(field_: Field) -> None:
+    """Clause 9. The last test: cluster3 does not come back."""
+    for part in ("agent", "proxy", "etcd"):
+        field_.bed.kill_part(f"cluster3/{part}")
+    with field_.requests("cluster3 leaves, dead") as seen:
+        (field_.bed.layout.clustermesh("cluster1", "node2") / "cluster3").unlink()
+        path = socket_path(field_.bed.layout, "cluster1", "node2", "daemon")
+        until(lambda: "40.0." not in json.dumps(get(path, "/v1/realised")), "the end of cluster3's entries")
+    assert field_.state_of("cluster3") == ("", "")
+    assert seen[0].failures == []
