@@ -222,11 +222,11 @@ class ForZone(_Fields, frozen=True):
 
 
 class EndpointHints(_Fields, frozen=True):
-    for_zones: list[ForZone] = []
+    for_zones: tuple[ForZone, ...] = ()
 
 
 class SliceEndpoint(_Fields, frozen=True):
-    addresses: list[str] = []
+    addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     hostname: str = ""
     node_name: str = ""
@@ -243,7 +243,7 @@ class SlicePort(_Fields, frozen=True):
 class EndpointSlice(_Fields, frozen=True):
     metadata: Metadata
     address_type: str = "IPv4"
-    endpoints: list[SliceEndpoint] = []
+    endpoints: tuple[SliceEndpoint, ...] = ()
     ports: list[SlicePort] = []
 
     @property

@@ -204,7 +204,7 @@ class LocalState:
             dirty.services.add((name[0], old.service))
             self._slices_by_service.discard((name[0], old.service), name)
         if known is not None:
-            self.slices[name] = known
+            self.slices[name] = known = self._sharing.share_slice(known)
             if not known.is_imported:
                 dirty.services.add((name[0], known.service))
                 self._slices_by_service.add((name[0], known.service), name)

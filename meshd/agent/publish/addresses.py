@@ -1,39 +1,60 @@
 """Which pod owns an address. Two pods may say the same of themselves for a while, when an address moves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from identity.claims import Claims
 from meshd.agent.index import ObjectName
 
 
 class AddressOwners:
-    """A pod that is being deleted gives way to one that is not; among equals the first name wins."""
+    """A pod that is being deleted gives way to one that is not; among equals the first name wins.
+
+    Nearly every address has one claimant: only the others cost more than an entry.
+    """
 
     def __init__(self, is_terminating: Callable[[ObjectName], bool]) -> None:
-        self._claims: Claims[str, ObjectName] = Claims(lambda claimant: (is_terminating(_name(claimant)),))
-        self._addresses: dict[ObjectName, list[str]] = {}
+        self._is_terminating = is_terminating
+        self._sole: dict[str, ObjectName] = {}
+        self._contested: dict[str, set[ObjectName]] = {}
+        self._addresses: dict[ObjectName, Sequence[str]] = {}
 
-    def claim(self, pod: ObjectName, addresses: list[str]) -> set[str]:
+    def claim(self, pod: ObjectName, addresses: Sequence[str]) -> set[str]:
         """These are the pod's addresses now; returns all whose owner has to be looked at again."""
-        claimant = "/".join(pod)
-        before = self._addresses.pop(pod, [])
+        before = self._addresses.pop(pod, ())
         for ip in before:
-            self._claims.drop(ip, claimant)
+            self._drop(ip, pod)
         for ip in addresses:
-            self._claims.put(ip, claimant, pod)
+            self._put(ip, pod)
         if addresses:
-            self._addresses[pod] = addresses
+            self._addresses[pod] = tuple(addresses)
         return {*before, *addresses}
 
     def owner(self, ip: str) -> ObjectName | None:
-        winner = self._claims.winner(ip)
-        return winner[1] if winner else None
+        if ip in self._contested:
+            return min(self._contested[ip], key=self._rank)
+        return self._sole.get(ip)
 
     def conflicts(self) -> list[tuple[str, list[str]]]:
         """Every address that several pods claim, with them, the owner first."""
-        return sorted(self._claims.conflicts())
+        return [
+            (ip, ["/".join(pod) for pod in sorted(pods, key=self._rank)])
+            for ip, pods in sorted(self._contested.items())
+        ]
 
+    def _rank(self, pod: ObjectName) -> tuple[bool, str]:
+        return self._is_terminating(pod), "/".join(pod)
 
-def _name(claimant: str) -> ObjectName:
-    namespace, _, name = claimant.partition("/")
-    return namespace, name
+    def _put(self, ip: str, pod: ObjectName) -> None:
+        if ip in self._contested:
+            self._contested[ip].add(pod)
+        elif self._sole.setdefault(ip, pod) != pod:
+            self._contested[ip] = {self._sole.pop(ip), pod}
+
+    def _drop(self, ip: str, pod: ObjectName) -> None:
+        if (pods := self._contested.get(ip)) is None:
+            if self._sole.get(ip) == pod:
+                del self._sole[ip]
+            return
+        pods.discard(pod)
+        if len(pods) == 1:
+            del self._contested[ip]
+            (self._sole[ip],) = pods

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.agent import sharing
-from meshd.agent.objects import ObjectKind, Pod, PodMetadata
+from meshd.agent.decoding import decode_object
+from meshd.agent.objects import EndpointSlice, ObjectKind, Pod, PodMetadata
 from meshd.agent.sharing import Sharing
 from tests.support import kubernetes
 from tests.unit.meshd.agent.test_decoding import decode_pod
@@ -70,3 +71,22 @@ def test_every_field_of_a_pod_is_kept() -> None:
     metadata = {"name": "f", "namespace": "g", "labels": {"h": "i"}, "deletionTimestamp": "j"}
     decoded = decode_pod({"kind": str(ObjectKind.POD), "metadata": metadata, "spec": spec, "status": status})
     assert Sharing().share(decoded) == decoded
+
+
+def test_a_shared_slice_equals_the_one_that_was_given() -> None:
+    endpoints: list[dict[str, Any]] = [
+        {
+            "addresses": [f"10.0.0.{n}", f"10.0.1.{n}"],
+            "conditions": {"ready": True, "serving": False, "terminating": None},
+            "hostname": "a",
+            "nodeName": "b",
+            "zone": "c",
+            "hints": {"forZones": [{"name": "d"}]},
+        }
+        for n in range(2)
+    ]
+    _, decoded = decode_object(ObjectKind.ENDPOINT_SLICE, kubernetes.endpoint_slice("s", "web", endpoints))
+    assert isinstance(decoded, EndpointSlice)
+    shared = Sharing().share_slice(decoded)
+    assert shared == decoded
+    assert shared.endpoints[0].conditions is shared.endpoints[1].conditions

@@ -305,7 +305,7 @@ async def test_nulls_mean_not_given(server: ApiServer) -> None:
     server.put(document | {"endpoints": None, "ports": None})
     async with following(source(server)) as follower:
         await follower.until(lambda: follower.synced)
-        assert follower.state.slices["default", "s"].endpoints == []
+        assert follower.state.slices["default", "s"].endpoints == ()
 
 
 @pytest.mark.parametrize(
