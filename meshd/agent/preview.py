@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from identity.allocation import Allocator, IdentitiesExhausted
 from meshd.agent.agent import Agent
 from meshd.agent.etcd.holdings import Holdings, list_holdings
+from meshd.agent.etcd.ledger import digest_of
 from meshd.agent.etcd.ownership import check_ownership
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.report import degraded
@@ -95,7 +96,7 @@ def _compare(wanted: dict[str, bytes], holdings: Holdings, identities: Allocator
     for key, value in wanted.items():
         if key not in holdings.records:
             found.added[key] = value
-        elif holdings.records[key][0] != value:
+        elif holdings.records[key][0] != digest_of(value):
             found.changed[key] = value
     found.removed = sorted(holdings.records.keys() - wanted.keys())
     return found

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from meshd.agent.etcd.connection import EtcdConnection
+from meshd.agent.etcd.ledger import Digest, digest_of
 from wire import keys
 from wire.codec import BadRecord, Scope, decode
 from wire.keys import Kind
@@ -11,9 +12,12 @@ from wire.local import Allocation
 
 @dataclass(slots=True)
 class Holdings:
-    """Values and leases by key. `allocations`: number → labels. `odd`: records of ours that cannot be read, and why."""
+    """Values and leases by key; of records, which are many, digests.
 
-    records: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    `allocations`: number → labels. `odd`: records of ours that cannot be read, and why.
+    """
+
+    records: dict[str, tuple[Digest, int]] = field(default_factory=dict)
     beacon: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     configs: dict[str, bytes] = field(default_factory=dict)
     allocations: dict[int, str] = field(default_factory=dict)
@@ -24,9 +28,12 @@ class Holdings:
 async def list_holdings(etcd: EtcdConnection, prefixes: list[str], scope: Scope) -> Holdings:
     """Lists everything that is the agent's own, and the cluster-configs of all."""
     holdings = Holdings()
+    leases: dict[int, int] = {}  # one number each, not one per record
     for prefix in prefixes:
         async for page in etcd.list_keys(prefix):
-            holdings.records |= {entry.key.decode(): (entry.value, entry.lease) for entry in page}
+            for entry in page:
+                lease = leases.setdefault(entry.lease, entry.lease)
+                holdings.records[entry.key.decode()] = digest_of(entry.value), lease
     for prefix in (f"{keys.SYNCED_PREFIX}{scope.cluster}/", keys.LOCAL_SYNCED_PREFIX, keys.CLUSTER_CONFIG_PREFIX):
         async for page in etcd.list_keys(prefix):
             holdings.beacon |= {entry.key.decode(): (entry.value, entry.lease) for entry in page}

@@ -6,6 +6,7 @@ Pure, and incremental: a key costs something only when it changes. `etcd` here m
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import islice
 
 from wire import keys
@@ -24,6 +25,16 @@ class Write:
 
     key: str
     value: bytes | None
+
+
+class Digest(bytes):
+    """Stands for a value that was listed: enough to see whether it is the one that is wanted."""
+
+    __slots__ = ()
+
+
+def digest_of(value: bytes) -> Digest:
+    return Digest(blake2b(value, digest_size=16).digest())
 
 
 class Ledger:
@@ -47,7 +58,10 @@ class Ledger:
         return list(self._prefixes)
 
     def hold(self, held: Mapping[str, bytes]) -> None:
-        """This, and nothing else, stands in etcd under our lease (b"" for what stands there under another one)."""
+        """This, and nothing else, stands in etcd under our lease (b"" for what stands there under another one).
+
+        A value may be given as its digest.
+        """
         self._held = dict(held)
         self._counts = dict.fromkeys(ORDER, 0) | Counter(map(self._kind, self._held))
         for pending in (*self._puts.values(), *self._deletes.values()):
@@ -130,7 +144,7 @@ class Ledger:
         if desired is None:
             if held is not None and self._complete:
                 self._deletes[kind][key] = None
-        elif desired != held:
+        elif (digest_of(desired) if isinstance(held, Digest) else desired) != held:
             self._puts[kind][key] = None
         else:
             self._held[key] = desired  # one copy of the bytes is enough
