@@ -184,11 +184,13 @@ class Writer:
         """Undoes what others have done to our keys. Raises Disturbed."""
         changes = self._lookout.take()
         beacon = put_right(changes, self._desired.ledger, self._progress, config=self._config, lease=self._lease)
-        if keys.cluster_config(self._config.cluster) in beacon:
+        config = keys.cluster_config(self._config.cluster)
+        if config in beacon:
             await self._show_config()
-        for key in beacon:
+        canaries = beacon - {config}
+        for key in canaries:
             self._beacon.pop(key, None)
-        if beacon and self._progress.announced.is_set():
+        if canaries and self._progress.announced.is_set():
             await self._announce()
 
     async def _announce(self) -> None:

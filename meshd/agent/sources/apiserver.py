@@ -101,6 +101,8 @@ class ApiServer:
                     yield answer
         except TimeoutError as error:
             raise ApiUnavailable(f"{path}: {self.url} said nothing for too long") from error
+        except aiohttp.ClientPayloadError as error:
+            raise ApiUnavailable(f"{path}: the connection broke off") from error
         except (aiohttp.ClientError, OSError, BadAnswer, ConfigError, ValueError) as error:
             raise ApiUnavailable(f"{path}: {error or type(error).__name__}") from error
 

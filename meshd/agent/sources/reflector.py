@@ -209,7 +209,7 @@ class Reflector:
 
     def _say(self, problem: str) -> None:
         if problem and not self.problem:
-            logger.warning("the API server does not answer: retrying", extra={"reason": problem})
+            logger.warning("the API server is not heard: retrying", extra={"reason": problem})
         elif self.problem and not problem:
-            logger.info("the API server answers again", extra={"kind": self.resource.kind})
+            logger.info("the API server is heard again", extra={"kind": self.resource.kind})
         self.problem = problem
