@@ -1,0 +1,202 @@
+"""Ways between nodes, each beside what the plain kernel does, in one run:
+
+* tunnel: beside a kernel VXLAN device with static entries (bench/plain_vxlan.py);
+* direct: beside kernel routing (bench/plain_routing.py);
+* bystanders: the same plain routing with the mesh's programs on pods and underlay, beside without.
+
+Throughput (1 and 8 streams), requests and answers, packets a second; interleaved pairs, both ends on one CPU. Then the
+plan alone (bench/routing_plan.py). `--quick` takes one pair of the short measures.
+"""
+
+import json
+import secrets
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import yaml
+
+from bench.plain_routing import PlainRouting
+from bench.plain_vxlan import PlainVxlan
+from bench.report import Aim, report, spread
+from bench.routing_plan import SIZES, measure_plan
+from bench.tunnel import IPERF_PORT, Way, mesh_way, plain_way, request_response, run, started
+from datapath import entries
+from datapath.attach import attach_endpoint, attach_network, detach
+from datapath.loader import LoadSettings, ensure_loaded
+from datapath.maps import Maps
+from datapath.uninstall import uninstall
+from meshd.socket import SocketError, get
+from meshd.testbed import cgroup, netns
+from meshd.testbed.check import ensure_bpffs
+from meshd.testbed.layout import BPFFS
+from meshd.testbed.parts import socket_path
+from meshd.testbed.testbed import Testbed
+
+SECONDS = 2
+AIM, LEAST, BYSTANDER = 0.98, 0.95, 0.99
+MODE_DEADLINE_S = 10.0
+Figure = Callable[[Way], float]
+
+
+def streams(number: int) -> Figure:
+    """Gbit/s of so many TCP streams, the median of half seconds (see bench/tunnel.py)."""
+
+    def measure(way: Way) -> float:
+        client = ["iperf3", "-c", way.address, "-t", str(SECONDS), "-O", "1", "-i", "0.5", "-C", "cubic", "-J"]
+        intervals = json.loads(run(way, ["iperf3", "-s"], IPERF_PORT, [*client, "-P", str(number)]))["intervals"]
+        rates = [float(part["sum"]["bits_per_second"]) for part in intervals if not part["sum"]["omitted"]]
+        return statistics.median(rates) / 1e9
+
+    return measure
+
+
+def packet_rate(way: Way) -> float:
+    """Thousands of 64-byte datagrams that arrive each second."""
+    client = ["iperf3", "-c", way.address, "-u", "-b", "0", "-l", "64", "-t", str(SECONDS), "-J"]
+    seen = json.loads(run(way, ["iperf3", "-s"], IPERF_PORT, client))["end"]["sum"]
+    return float((seen["packets"] - seen["lost_packets"]) / seen["seconds"] / 1e3)
+
+
+MEASURES: dict[str, tuple[str, Figure]] = {
+    "1 stream": ("Gbit/s", streams(1)),
+    "8 streams": ("Gbit/s", streams(8)),
+    "request/response": ("1/s", request_response),
+    "UDP packets": ("1000/s", packet_rate),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Two ways and how near ours has to come; `switch` turns ours on (True) or off before each figure."""
+
+    name: str
+    ours: Way
+    theirs: Way
+    aim: float
+    switch: Callable[[bool], None] = lambda on: None
+
+    def figure(self, way: Way, measure: Figure) -> float:
+        self.switch(way is self.ours)
+        return measure(way)
+
+
+def compete(contest: Contest, pairs: int) -> tuple[list[dict[str, object]], list[Aim]]:
+    """Each measure in interleaved pairs."""
+    rows: list[dict[str, object]] = []
+    aims = []
+    for name, (unit, measure) in MEASURES.items():
+        mine: list[float] = []
+        peers: list[float] = []
+        for number in range(pairs):
+            order = (contest.ours, contest.theirs) if number % 2 else (contest.theirs, contest.ours)
+            for way in order:
+                (mine if way is contest.ours else peers).append(contest.figure(way, measure))
+        ratios = [a / b for a, b in zip(mine, peers, strict=True)]
+        what = f"{contest.name}: {name}"
+        figures = {"meshd": spread(mine), "plain": spread(peers), "ratio": spread(ratios)}
+        rows.append({"what": what, "unit": unit, **figures})
+        print(f"  {what}: {statistics.median(ratios):.3f}", file=sys.stderr, flush=True)
+        median = statistics.median(ratios)
+        aims.append(Aim(what, f"≥ {contest.aim}, never < {LEAST}", median, median >= contest.aim))
+    return rows, aims
+
+
+def set_mode(bed: Testbed, mode: str) -> None:
+    """For every peer, in the clustermesh files; returns when every daemon's plan follows."""
+    for cluster in bed.clusters:
+        for node in cluster.nodes:
+            for path in bed.layout.clustermesh(cluster.name, node.name).iterdir():
+                document = yaml.safe_load(path.read_text())
+                document["meshd"] = {**(document.get("meshd") or {}), "routing-mode": mode}
+                path.write_text(yaml.safe_dump(document))
+    end = time.monotonic() + MODE_DEADLINE_S
+    while any(_kinds(bed, c.name, n.name) != {mode} for c in bed.clusters for n in c.nodes):
+        if time.monotonic() > end:
+            raise RuntimeError(f"not all nodes follow mode {mode} after {MODE_DEADLINE_S:.0f} s")
+        time.sleep(0.05)
+
+
+def _kinds(bed: Testbed, cluster: str, node: str) -> set[str]:
+    try:
+        plan = get(socket_path(bed.layout, cluster, node, "daemon"), "/v1/plan")
+    except SocketError:
+        return set()
+    return {route["kind"] for route in plan["routes"] if route["cluster"] != cluster}
+
+
+class Programs:
+    """The mesh's programs on a plain node: nothing of what passes is the mesh's."""
+
+    def __init__(self, plain: PlainRouting, stack: ExitStack) -> None:
+        ensure_bpffs(BPFFS)
+        self._plain = plain
+        self._folder = cgroup.find_root() / plain.tag
+        self._folder.mkdir()
+        stack.callback(self._folder.rmdir)
+        self._loaded = {}
+        for side in ("a", "b"):
+            instance = f"{plain.tag}-{side}"
+            self._loaded[side] = loaded = ensure_loaded(LoadSettings(BPFFS, instance, self._folder))
+            stack.callback(netns.inside, plain.node(side), partial(uninstall, BPFFS, instance))
+            with Maps(loaded.folder) as maps:
+                entry = entries.config_entry(tunnel_ifindex=0, underlay_mtu=1500)
+                maps.upsert(entry.map, {entry.key: entry.value})
+
+    def switch(self, on: bool) -> None:
+        for side in ("a", "b"):
+            netns.inside(self._plain.node(side), partial(self._set, side, on))
+
+    def _set(self, side: str, on: bool) -> None:
+        pod, eth0 = socket.if_nametoindex("pod0"), socket.if_nametoindex("eth0")
+        if on:
+            attach_endpoint(pod, self._loaded[side].programs)
+            attach_network(eth0, self._loaded[side].programs)
+            return
+        for ifindex in (pod, eth0):
+            detach(ifindex, self._loaded[side].programs.instance)
+
+
+def routed_way(plain: PlainRouting, name: str) -> Way:
+    return Way(
+        name,
+        lambda *argv: started(plain.client(*argv)),
+        lambda *argv: started(plain.server(*argv)),
+        plain.server_address,
+    )
+
+
+def main() -> None:
+    pairs = 1 if "--quick" in sys.argv else 5
+    rows, aims = measure_plan(SIZES[:1] if pairs == 1 else SIZES)
+    bed = Testbed(f"rt{secrets.token_hex(2)}")
+    with ExitStack() as stack:
+        stack.callback(bed.down)
+        bed.up(progress=lambda what: print(f"  {what}", file=sys.stderr, flush=True))
+        for cluster in bed.clusters:
+            for node in cluster.nodes:
+                netns.nft("flush ruleset\n", namespace=bed.layout.node(cluster.name, node.name))
+        vxlan, routing = stack.enter_context(PlainVxlan()), stack.enter_context(PlainRouting())
+        print("the peers are set up with:", file=sys.stderr)
+        print(*(" ".join(c) for c in (*vxlan.commands, *routing.commands)), sep="\n  ", file=sys.stderr)
+        programs = Programs(routing, stack)
+        plain = routed_way(routing, "kernel routing")
+        contests = [
+            ("tunnel", Contest("tunnel", mesh_way(bed), plain_way(vxlan), AIM)),
+            ("direct", Contest("direct", mesh_way(bed), plain, AIM)),
+            ("direct", Contest("bystander", routed_way(routing, "with programs"), plain, BYSTANDER, programs.switch)),
+        ]
+        for mode, contest in contests:
+            set_mode(bed, mode)
+            found, judged = compete(contest, pairs)
+            rows, aims = [*rows, *found], [*aims, *judged]
+    report("routing", rows, aims)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The plan alone: time, memory and growth for many nodes, and what one change costs among them."""
+
+import time
+import tracemalloc
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+
+from bench.report import Aim
+from meshd.daemon.nodes import Needs, Nodes
+from meshd.daemon.prefixes import Prefixes
+from meshd.daemon.wantedroutes import WantedRoutes
+from routing.plan import End, Hop, Mode, Settings, Surroundings
+from wire.records import CIDR, Node, NodeAddress
+
+SIZES = (1_000, 5_000, 25_000)
+CHANGES = 200
+
+
+def record(number: int) -> Node:
+    """A node of one of 200 clusters."""
+    return Node(
+        name=f"n{number}",
+        cluster=f"cluster{2 + number % 200}",
+        cluster_id=2 + number % 200,
+        addresses=[NodeAddress("InternalIP", str(ip_address(0xAC100000 + number)))],
+        ipv4_cidr=CIDR.of(ip_network((0x14000000 + (number << 8), 24))),
+        annotations={"meshd.io/tunnel": "vxlan:8473"},
+    )
+
+
+def answers(needs: Needs) -> Surroundings:
+    hop = Hop(2, "eth0", 1500, None)
+    return Surroundings(dict.fromkeys(needs.hops, hop), {t: End(9, "md_vxlan", 1500) for t in needs.tunnels})
+
+
+class Planner:
+    """What the daemon computes from nodes."""
+
+    def __init__(self) -> None:
+        rank = lambda cluster: (1, int(cluster.removeprefix("cluster")))  # noqa: E731
+        self.nodes = Nodes(Settings("cluster1", "n", Mode.HYBRID), rank)
+        self.prefixes = Prefixes("cluster1", rank, lambda record: None)
+        self.routes = WantedRoutes(self.nodes, self.prefixes)
+
+    def take(self, node: Node) -> None:
+        lookup = {node.name: node}.get
+        self.prefixes.update_nodes(node.cluster, [node.name], lookup)
+        self.nodes.update(node.cluster, [node.name], lookup)
+
+    def settle(self) -> None:
+        if self.nodes.waiting:
+            self.nodes.surround(answers(self.nodes.needs()))
+        self.routes.update()
+
+
+def measure_plan(sizes: Sequence[int] = SIZES) -> tuple[list[dict[str, object]], list[Aim]]:
+    """Rows for the report, and the aims."""
+    rows: list[dict[str, object]] = []
+    per_node = []
+    for size in sizes:
+        records = [record(number) for number in range(size)]
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        planner = _planned(records)
+        memory = (tracemalloc.get_traced_memory()[0] - before) / 1e6
+        tracemalloc.stop()
+        start = time.perf_counter()
+        planner = _planned(records)
+        seconds = time.perf_counter() - start
+        per_node.append(seconds / size * 1e6)
+        start = time.perf_counter()
+        for number in range(CHANGES):
+            planner.take(record(number % size))
+            planner.settle()
+        change = (time.perf_counter() - start) / CHANGES * 1e6
+        measured = f"{seconds:.2f} s, {memory:.0f} MB, {change:.0f} µs a change"
+        rows.append({"what": f"plan of {size} nodes", "unit": "", "meshd": measured, "plain": "-", "ratio": "-"})
+    growth = per_node[-1] / per_node[0]
+    return rows, [Aim(f"plan: time per node, {sizes[-1]} nodes against {sizes[0]}", "≤ 1.5", growth, growth <= 1.5)]
+
+
+def _planned(records: list[Node]) -> Planner:
+    planner = Planner()
+    for each in records:
+        planner.take(each)
+    planner.settle()
+    return planner
