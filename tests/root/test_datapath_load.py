@@ -235,8 +235,8 @@ def test_bad_settings_are_named(settings: LoadSettings, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("find", "put", "message"),
     [
-        ("return deliver(skb, endpoint);", "return nonsense;", "mesh.bpf.c: .*nonsense"),
-        ("return deliver(skb, endpoint);", "return endpoint->mac[skb->len];", "from_tunnel: .*verifier"),
+        ("return deliver(skb, &p, endpoint);", "return nonsense;", "mesh.bpf.c: .*nonsense"),
+        ("return deliver(skb, &p, endpoint);", "return endpoint->mac[skb->len];", "from_tunnel: .*verifier"),
     ],
     ids=["compiler", "verifier"],
 )
