@@ -109,11 +109,6 @@ class Service:
             if policy.granted(conversation.peer.name) != before.granted(conversation.peer.name):
                 conversation.end()
 
-    def end_streams(self) -> None:
-        """Ends all streams at once."""
-        for conversation in self._open:
-            conversation.end()
-
     async def _range(self, call: Call) -> None:
         body = await call.read_only()
         peer, granted = self._admit(call)
