@@ -17,6 +17,7 @@ RETURN_S = 25.0
 """How long a control plane may take to be back at work: reconnects with back-off, and the agent's leader lock (6 s)."""
 RATE = 100
 HELD = 6
+STREAM_S = 8  # five, and room for a slow machine to start Python in
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def daemon_restarted(stage: Stage) -> Seen:
     bed = stage.bed
     bed.set_ready(CLIENT_CLUSTER, LOCAL_PODS, ready=True)
     stage.request_until("f", lambda burst: len(burst.by_pod) == 5)
-    stream = stage.stream("f", "--seconds=5", f"--rate={RATE}", f"--hold={HELD}")
+    stream = stage.stream("f", f"--seconds={STREAM_S}", f"--rate={RATE}", f"--hold={HELD}")
     stream.wait_lines(RATE)
     daemon = f"{CLIENT_CLUSTER}/daemon-{CLIENT_NODE}"
     killed = time.monotonic()
