@@ -1,8 +1,8 @@
 """Listing 200 000 ip keys from our proxy (mTLS) and from etcd itself (without), pages of 256, 1 000 and 20 000.
 
 One reader, and ten at once. etcd walks the whole rest of the range for every page and would need minutes for the small
-ones: with pages below 20 000 it lists a tenth of the keys, and ten times that is an estimate of what it needs, on the low
-side because its walks are shorter.
+ones: with pages below 20 000 it lists a tenth of the keys, and ten times that is an estimate of what it needs, on the
+low side because its walks are shorter.
 Then the proxy's memory per key, and how long it takes to start with 500 000 keys.
 """
 
