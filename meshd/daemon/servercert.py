@@ -3,6 +3,7 @@ own, as gRPC does not tell; that it is valid for the name we ask for is gRPC's b
 """
 
 import asyncio
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from cryptography import x509
 
 from meshd.daemon.remotefile import RemoteFile
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 2.0
 
 
 class NoCertificate(Exception):
@@ -35,22 +36,24 @@ class ServerCertificate:
 
 async def read_server_certificate(target: str, remote: RemoteFile) -> ServerCertificate:
     """`target` as gRPC has it. Raises NoCertificate."""
+    der = await asyncio.to_thread(_read_der, target, remote)
+    return describe_certificate(der, remote.server_name)
+
+
+def _read_der(target: str, remote: RemoteFile) -> bytes:
+    """Blocking: asyncio leaves a socket behind when it is cancelled in the middle of a handshake."""
     host, _, port = target.removeprefix("dns:///").removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")
     try:
         context = ssl.create_default_context(cafile=str(remote.ca_file))
         context.load_cert_chain(remote.cert_file, remote.key_file)
         context.set_alpn_protocols(["h2"])
-        async with asyncio.timeout(TIMEOUT_S):
-            _, writer = await asyncio.open_connection(
-                host.strip("[]"), int(port), ssl=context, server_hostname=remote.server_name
-            )
-        try:
-            der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        finally:
-            writer.transport.abort()
-    except (OSError, ValueError, TimeoutError) as error:
+        with (
+            socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=remote.server_name) as secured,
+        ):
+            return secured.getpeercert(binary_form=True) or b""
+    except (OSError, ValueError) as error:
         raise NoCertificate(str(error)) from error
-    return describe_certificate(der, remote.server_name)
 
 
 def describe_certificate(der: bytes, server_name: str) -> ServerCertificate:
