@@ -398,6 +398,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_aff": MapSpec(MapType.LRU_HASH, AffKey, Aff, 65_536),
         "md_affm": MapSpec(MapType.HASH, AffmKey, _u32, 65_536),
         "md_nat": MapSpec(MapType.LRU_HASH, NatKey, Nat, 131_072),
+        "md_nat_used": MapSpec(MapType.ARRAY, _u32, _u32, 1),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
         "md_subject": MapSpec(MapType.HASH, _u32, Subject, 4_096),

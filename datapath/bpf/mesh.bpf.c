@@ -68,9 +68,15 @@ int from_pod(struct __sk_buff *skb)
 
 	if (!parse(skb, &p))
 		return TC_ACT_UNSPEC;
-	if (skb->cb[0] != TRANSLATED && !to_backend(skb, &p))
-		return drop(skb, DROP_NO_BACKEND);
-	peer = lookup_peer(&p.destination);
+	peer = md_ipcache.lookup(&p.destination);
+	/* A known pod is no frontend; only a flow that was translated before has to be looked at. */
+	if (skb->cb[0] != TRANSLATED && (!is_ours(peer) || nat_in_use())) {
+		if (!to_backend(skb, &p))
+			return drop(skb, DROP_NO_BACKEND);
+		peer = md_ipcache.lookup(&p.destination);
+	}
+	if (!peer)
+		peer = lookup_cidr(&p.destination);
 	if (!is_ours(peer))
 		peer = lookup_reply(&p);
 	if (!peer)

@@ -162,10 +162,18 @@ static __always_inline bool backend_is_there(struct packet *p, struct nat *nat)
 	return p->destination.family == FAMILY_V4 ? md_be4.lookup(&number) != 0 : md_be6.lookup(&number) != 0;
 }
 
+static __always_inline bool nat_in_use(void)
+{
+	__u32 zero = 0, *used = md_nat_used.lookup(&zero);
+
+	return used && *used;
+}
+
 static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
 {
 	struct nat_key reply = {};
 	struct nat frontend = {.port = forward->destination_port, .backend = nat->backend};
+	__u32 zero = 0, one = 1;
 
 	__builtin_memcpy(reply.source, nat->address, sizeof(reply.source));
 	__builtin_memcpy(reply.destination, forward->source, sizeof(reply.destination));
@@ -175,6 +183,8 @@ static __always_inline void remember_flow(struct nat_key *forward, struct nat *n
 	reply.family = forward->family;
 	reply.direction = NAT_REPLY;
 	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
+	if (!nat_in_use())
+		md_nat_used.update(&zero, &one);
 	md_nat.update(&reply, &frontend);
 	md_nat.update(forward, nat);
 }
@@ -216,7 +226,7 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	if (!load_ports(skb, p, &ports))
 		return true;
 	if (!is_frontend(p, &ports)) {
-		if (may_move(skb, p))
+		if (nat_in_use() && may_move(skb, p))
 			forget_flow(p, &ports);
 		return true;
 	}
@@ -241,7 +251,7 @@ static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
 	struct ports ports;
 	struct nat *known, frontend = {};
 
-	if (!load_ports(skb, p, &ports))
+	if (!nat_in_use() || !load_ports(skb, p, &ports))
 		return;
 	nat_key_of(p, &ports, NAT_REPLY, &key);
 	known = md_nat.lookup(&key);
