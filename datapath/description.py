@@ -8,32 +8,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from types import MappingProxyType
 
 from datapath.entries import OVERHEAD4, Direct, Entry, IPAddress
-from datapath.layout import (
-    AddrKey,
-    AffmKey,
-    Be4,
-    Be6,
-    Cfg,
-    CidrKey,
-    Endpoint,
-    EndpointFlag,
-    Family,
-    FrontKey,
-    Node,
-    NodeFlag,
-    Outside,
-    Peer,
-    PeerFlag,
-    PolicyEntry,
-    PolicyKey,
-    Subject,
-    SubjectFlag,
-    Svc,
-    Svc4Key,
-    Svc6Key,
-    SvcFlag,
-    VerdictCode,
-)
+from datapath.layout import AddrKey, Cfg, CidrKey, Endpoint, EndpointFlag, Family, Node, NodeFlag, Peer, PeerFlag
+from datapath.policylayout import Outside, PolicyEntry, PolicyKey, Subject, SubjectFlag, VerdictCode
+from datapath.servicelayout import AffmKey, Be4, Be6, FrontKey, Svc, Svc4Key, Svc6Key, SvcFlag
 
 
 def decode(entry: Entry) -> dict[str, object]:

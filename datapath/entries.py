@@ -7,26 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
-from datapath.layout import (
-    IDENTITY_BITS,
-    AddrKey,
-    AffmKey,
-    Be4,
-    Be6,
-    Cfg,
-    CidrKey,
-    Endpoint,
-    EndpointFlag,
-    FrontKey,
-    Node,
-    NodeFlag,
-    Peer,
-    PeerFlag,
-    Svc,
-    Svc4Key,
-    Svc6Key,
-    SvcFlag,
-)
+from datapath.layout import IDENTITY_BITS, AddrKey, Cfg, CidrKey, Endpoint, EndpointFlag, Node, NodeFlag, Peer, PeerFlag
+from datapath.servicelayout import AffmKey, Be4, Be6, FrontKey, Svc, Svc4Key, Svc6Key, SvcFlag
 from datapath.slots import Slot
 
 IPAddress = IPv4Address | IPv6Address

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from datapath.entries import Entry, IPNetwork
-from datapath.layout import CidrKey, Outside, PolicyEntry, PolicyKey, Subject, SubjectFlag, VerdictCode
+from datapath.layout import CidrKey
+from datapath.policylayout import Outside, PolicyEntry, PolicyKey, Subject, SubjectFlag, VerdictCode
 
 #: Order of publication, the reverse to remove: an entry stands before what puts it into force.
 POLICY_RANK: Mapping[str, int] = MappingProxyType({"md_policy": 0, "md_subject": 1, "md_outside": 2})

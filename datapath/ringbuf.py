@@ -14,7 +14,8 @@ from pathlib import Path
 
 from datapath import bpf
 from datapath.entries import IPAddress
-from datapath.layout import EVENTS, EVENTS_SIZE, DropReason, Event, Family
+from datapath.layout import EVENTS, EVENTS_SIZE, DropReason, Family
+from datapath.policylayout import Event
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEADER = 8

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from datapath.entries import Entry, IPAddress, frontend_entry, maglev_entry, member_entry, slot_entry
-from datapath.layout import SvcFlag
 from datapath.maglev import build_table, encode_table
+from datapath.servicelayout import SvcFlag
 from datapath.slots import Slot, compute_aliases, place_slots
 from meshd.daemon.backends import Endpoint, endpoint_text
 from meshd.daemon.wishes import Wishes

@@ -11,9 +11,11 @@ from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
 from datapath.interface import Interface, InterfaceError
 from datapath.layout import MAPS as LAYOUTS
-from datapath.layout import AddrKey, Endpoint, Family, Iface, Svc, Svc4Key, Svc6Key
+from datapath.layout import AddrKey, Endpoint, Family
 from datapath.maps import MapError, MapFull
 from datapath.policing import POLICY_RANK
+from datapath.policylayout import Iface
+from datapath.servicelayout import Svc, Svc4Key, Svc6Key
 from meshd.daemon.wantedroutes import prefix_of
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull

@@ -13,8 +13,8 @@ import msgspec
 
 from datapath.description import decode
 from datapath.entries import Entry, IPNetwork
-from datapath.layout import Subject
 from datapath.policing import POLICY_RANK, outside_entry, policy_entry, subject_entry
+from datapath.policylayout import Subject
 from identity.numbering import Reserved, cluster_of
 from meshd.daemon.members import Members
 from meshd.daemon.store import Dirty, Store

@@ -5,7 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from datapath.layout import DropReason, Event
+from datapath.layout import DropReason
+from datapath.policylayout import Event
 from meshd.daemon.policyview import PolicyView
 from meshd.monitor import event_text
 from meshd.policies import policy

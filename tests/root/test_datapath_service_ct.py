@@ -12,8 +12,9 @@ import pytest
 
 from datapath.enforcement import enforce
 from datapath.entries import Entry, backend_entry, endpoint_entry, frontend_entry
-from datapath.layout import DropReason, Iface
+from datapath.layout import DropReason
 from datapath.policing import policy_entry, subject_entry
+from datapath.policylayout import Iface
 from identity.numbering import Reserved
 from meshd.daemon.frontends import Wanted, compute_entries
 from tests.support.twonodes import Node, Pod, TwoNodes, add_service, two_nodes

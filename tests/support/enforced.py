@@ -5,8 +5,8 @@ from functools import partial
 from datapath import entries
 from datapath.enforcement import enforce, relax
 from datapath.entries import Entry
-from datapath.layout import Iface
 from datapath.policing import policy_entry, subject_entry
+from datapath.policylayout import Iface
 from policy.ports import EVERYTHING, Block
 from tests.support.twonodes import Node, Pod
 

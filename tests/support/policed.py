@@ -9,10 +9,10 @@ from itertools import count
 from pathlib import Path
 
 from datapath.entries import Entry, cidr_entry, ipcache_entry
-from datapath.layout import Iface
 from datapath.loader import Loaded, LoadSettings, ensure_loaded
 from datapath.maps import Maps
 from datapath.policing import outside_entry, policy_entry, subject_entry
+from datapath.policylayout import Iface
 from tests.support.netns import Namespace, machine
 from tests.support.policy_model import Model
 from tests.support.testrun import SHOT, frame, run

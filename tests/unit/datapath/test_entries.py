@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from datapath import entries
 from datapath.description import decode, describe
 from datapath.entries import Entry
-from datapath.layout import MAPS, SvcFlag
+from datapath.layout import MAPS
+from datapath.servicelayout import SvcFlag
 from datapath.slots import Slot
 
 TCP, UDP = 6, 17

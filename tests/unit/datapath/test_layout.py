@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from datapath import layout
+from datapath import layout, policylayout, servicelayout
 
 BPF = Path(layout.__file__).parent / "bpf"
+HEADERS = ("layout.h", "service_layout.h", "policy_layout.h")
 
 
 def _program() -> str:
@@ -36,17 +37,17 @@ def _constants() -> dict[str, int]:
     constants = {"LAYOUT_VERSION": layout.LAYOUT_VERSION, "IDENTITY_BITS": layout.IDENTITY_BITS}
     constants |= {f"FAMILY_{family.name}": int(family) for family in layout.Family}
     constants |= {f"PEER_{flag.name}": int(flag) for flag in layout.PeerFlag}
-    constants |= {f"SVC_{flag.name}": int(flag) for flag in layout.SvcFlag}
-    constants |= {f"CLIENT_{kind.name}": int(kind) for kind in layout.ClientKind}
-    constants |= {f"NAT_{direction.name}": int(direction) for direction in layout.NatDirection}
+    constants |= {f"SVC_{flag.name}": int(flag) for flag in servicelayout.SvcFlag}
+    constants |= {f"CLIENT_{kind.name}": int(kind) for kind in servicelayout.ClientKind}
+    constants |= {f"NAT_{direction.name}": int(direction) for direction in servicelayout.NatDirection}
     constants |= {f"NODE_{flag.name}": int(flag) for flag in layout.NodeFlag}
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name
         constants[name if reason in layout.NOT_DROPS else f"DROP_{name}"] = int(reason)
     constants |= {f"ENDPOINT_{flag.name}": int(flag) for flag in layout.EndpointFlag}
-    constants |= {f"SUBJECT_{flag.name}": int(flag) for flag in layout.SubjectFlag}
-    constants |= {f"VERDICT_{code.name}": int(code) for code in layout.VerdictCode}
+    constants |= {f"SUBJECT_{flag.name}": int(flag) for flag in policylayout.SubjectFlag}
+    constants |= {f"VERDICT_{code.name}": int(code) for code in policylayout.VerdictCode}
     return constants
 
 
@@ -76,8 +77,8 @@ def test_constants_are_equal(compiled: dict[str, object]) -> None:
 
 
 def test_every_struct_and_every_constant_has_a_twin() -> None:
-    header = (BPF / "layout.h").read_text()
-    assert re.findall(r"^struct (\w+) \{", header, re.M) == list(layout.STRUCTS)
+    headers = "".join((BPF / name).read_text() for name in HEADERS)
+    assert sorted(re.findall(r"^struct (\w+) \{", headers, re.M)) == sorted(layout.STRUCTS)
     reasons = re.findall(r"^\t(\w+) = \d+,", (BPF / "drop.h").read_text(), re.M)
     assert len(reasons) == len(layout.DropReason)
 

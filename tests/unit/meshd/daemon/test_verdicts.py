@@ -1,4 +1,5 @@
-from datapath.layout import DropReason, Event
+from datapath.layout import DropReason
+from datapath.policylayout import Event
 from datapath.ringbuf import parse_event
 from meshd.daemon.verdicts import KEPT, Verdicts, is_drop
 
