@@ -134,33 +134,39 @@ class PodTarget:
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         for packed, value in items.items():
-            identity, policed = int.from_bytes(value[:4], sys.byteorder), value[4:] == b"\1"
-            address = ip_address(packed)
             try:
-                interface = self._find(address)
-            except InterfaceError as error:
-                raise TargetError("md_endpoint", "find", str(error)) from error
-            if interface is None:
-                raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
-            self._attach(interface)
-            if policed:
-                self._set_iface(interface.ifindex, identity)
-                self._police(interface, True)
-            entry = endpoint_entry(
-                address,
-                ifindex=interface.ifindex,
-                mac=interface.mac,
-                host_mac=interface.host_mac,
-                identity=identity,
-                policed=policed,
-            )
-            if self._held.get(entry.key) != entry.value:
-                self._maps.upsert(entry.map, {entry.key: entry.value})
-                self._held[entry.key] = entry.value
-                self.writes += 1
-            if not policed and self._iface_of(interface.ifindex) is not None:
-                self._police(interface, False)
-                self._set_iface(interface.ifindex, None)
+                self._upsert(packed, value)
+            except TargetFull as full:  # it names keys of another map than the pods'
+                raise TargetError(full.map, full.operation, full.reason) from full
+
+    def _upsert(self, packed: bytes, value: bytes) -> None:
+        identity, policed = int.from_bytes(value[:4], sys.byteorder), value[4:] == b"\1"
+        address = ip_address(packed)
+        try:
+            interface = self._find(address)
+        except InterfaceError as error:
+            raise TargetError("md_endpoint", "find", str(error)) from error
+        if interface is None:
+            raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
+        self._attach(interface)
+        if policed:
+            self._set_iface(interface.ifindex, identity)
+            self._police(interface, True)
+        entry = endpoint_entry(
+            address,
+            ifindex=interface.ifindex,
+            mac=interface.mac,
+            host_mac=interface.host_mac,
+            identity=identity,
+            policed=policed,
+        )
+        if self._held.get(entry.key) != entry.value:
+            self._maps.upsert(entry.map, {entry.key: entry.value})
+            self._held[entry.key] = entry.value
+            self.writes += 1
+        if not policed and self._iface_of(interface.ifindex) is not None:
+            self._police(interface, False)
+            self._set_iface(interface.ifindex, None)
 
     def delete(self, map: str, keys: Iterable[bytes]) -> None:
         for packed in keys:

@@ -7,8 +7,10 @@ import pytest
 
 from datapath.entries import RANK, backend_entry, service_entries
 from datapath.interface import Interface, InterfaceError
-from meshd.daemon.kernel import MAPS, MapShape, MapTarget, PodTarget
+from meshd.daemon.kernel import MAPS, MapShape, MapTarget, PodShape, PodTarget
 from meshd.daemon.mesh import PODS
+from meshd.reconcile.delta import Round, Step
+from meshd.reconcile.execution import execute
 from meshd.reconcile.target import TargetError, TargetFull
 from tests.support.kernel import FakeInterfaces, FakeMaps
 
@@ -114,3 +116,15 @@ def test_a_question_that_the_kernel_refuses_costs_one_pod_one_try() -> None:
     target = PodTarget(FakeMaps(), find=find, attach=fakes.attach, police=fakes.police)
     with pytest.raises(TargetError, match="Invalid argument"):
         target.upsert(PODS, {POD.packed: IDENTITY})
+
+
+@pytest.mark.parametrize(("map", "policed"), [("md_endpoint", b""), ("md_iface", b"\1")])
+def test_a_pod_for_which_a_map_has_no_room_fails_alone(interfaces: FakeInterfaces, map: str, policed: bytes) -> None:
+    maps = FakeMaps(sizes={map: 1})
+    other = ip_address("10.0.0.2")
+    interfaces.add(other, 8)
+    items = {POD.packed: IDENTITY + policed, other.packed: IDENTITY + policed}
+    step = Step(0, PODS, items)
+    outcome = execute(Round((step,), ()), pods(maps, interfaces), PodShape(), {}, {})
+    assert outcome.done.keys() == {(PODS, POD.packed)}
+    assert outcome.failed == {(PODS, other.packed): f"upsert {map}: the map is full"}
