@@ -155,8 +155,10 @@ def _decode_cfg(key: bytes, value: bytes) -> dict[str, object]:
 def _decode_subject(key: bytes, value: bytes) -> dict[str, object]:
     v = Subject.from_buffer_copy(value)
     closed = [n for n, flag in enumerate((SubjectFlag.CLOSED_INGRESS, SubjectFlag.CLOSED_EGRESS)) if v.flags & flag]
+    shut = [n for n, flag in enumerate((SubjectFlag.SHUT_INGRESS, SubjectFlag.SHUT_EGRESS)) if v.flags & flag]
+    audit = bool(v.flags & SubjectFlag.AUDIT)
     identity = int.from_bytes(key, sys.byteorder)
-    return {"identity": identity, "revision": v.revision, "closed": closed, "audit": bool(v.flags & SubjectFlag.AUDIT)}
+    return {"identity": identity, "revision": v.revision, "closed": closed, "audit": audit, "shut": shut}
 
 
 def _decode_policy(key: bytes, value: bytes) -> dict[str, object]:

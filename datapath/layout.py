@@ -80,6 +80,7 @@ class DropReason(IntEnum):
     UNREACHABLE = 16
     UNKNOWN_NODE = 17
     WRONG_CLUSTER = 18
+    POLICY_SHUT = 19
 
     @property
     def label(self) -> str:
@@ -224,7 +225,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
         "md_subject": MapSpec(MapType.HASH, u32, Subject, 4_096),
         "md_policy": MapSpec(MapType.LPM_TRIE, PolicyKey, PolicyEntry, 262_144),
-        "md_outside": MapSpec(MapType.LPM_TRIE, CidrKey, Outside, 16_384),
+        "md_outside": MapSpec(MapType.LPM_TRIE, CidrKey, Outside, 262_144),
         "md_iface": MapSpec(MapType.HASH, u32, Iface, 4_096),
         "md_ct4": MapSpec(MapType.LRU_HASH, Ct4Key, Ct, 131_072),
         "md_ct6": MapSpec(MapType.LRU_HASH, Ct6Key, Ct, 65_536),

@@ -23,11 +23,17 @@ def policy_entry(
     return Entry("md_policy", bytes(key), bytes(PolicyEntry(verdict)))
 
 
-def subject_entry(identity: int, *, revision: int, closed: Iterable[int], audit: bool) -> Entry:
-    """Pods of this node with `identity` are judged; `closed` has the directions that are, 0 ingress, 1 egress."""
+def subject_entry(
+    identity: int, *, revision: int, closed: Iterable[int], audit: bool, shut: Iterable[int] = ()
+) -> Entry:
+    """Pods of this node with `identity` are judged. `closed`: directions, 0 ingress, 1 egress, in which only what an
+    entry allows passes; `shut`: those in which nothing does, as entries are missing.
+    """
     flags = SubjectFlag.AUDIT if audit else SubjectFlag(0)
     for direction in closed:
         flags |= SubjectFlag.CLOSED_EGRESS if direction else SubjectFlag.CLOSED_INGRESS
+    for direction in shut:
+        flags |= SubjectFlag.SHUT_EGRESS if direction else SubjectFlag.SHUT_INGRESS
     return Entry("md_subject", identity.to_bytes(4, sys.byteorder), bytes(Subject(revision, flags)))
 
 

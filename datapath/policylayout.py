@@ -10,6 +10,8 @@ class SubjectFlag(IntFlag):
     CLOSED_INGRESS = 1
     CLOSED_EGRESS = 2
     AUDIT = 4
+    SHUT_INGRESS = 8
+    SHUT_EGRESS = 16
 
 
 class VerdictCode(IntEnum):

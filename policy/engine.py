@@ -171,6 +171,15 @@ class Engine:
         """Whether a policy holds for pods of this identity here, as of the last `compute`."""
         return identity in self._subjects
 
+    def holding(self, identity: int) -> Holding | None:
+        """What holds for this identity here, as of the last `compute`."""
+        state = self._subjects.get(identity)
+        return Holding(state.book.closed, state.revision) if state else None
+
+    def tables(self, identity: int) -> Mapping[tuple[Direction, int], Mapping[Block, bool]]:
+        """Direction and peer → block → allowed, of a local identity, as of the last `compute`."""
+        return self._subjects[identity].tables
+
     def holdings(self) -> dict[int, Holding]:
         """Local identities that a policy holds for, as of the last `compute`."""
         return {identity: Holding(state.book.closed, state.revision) for identity, state in self._subjects.items()}

@@ -66,9 +66,14 @@ static __always_inline __u32 look_up_verdict(struct policed *pod, __u32 peer, __
 static __always_inline __u32 judge(struct subject *subject, struct policed *pod, __u32 peer, __u8 protocol,
 				   __be16 port)
 {
-	__u32 closed = pod->direction == DIRECTION_INGRESS ? SUBJECT_CLOSED_INGRESS : SUBJECT_CLOSED_EGRESS;
-	__u32 verdict = look_up_verdict(pod, peer, protocol, port);
+	bool ingress = pod->direction == DIRECTION_INGRESS;
+	__u32 closed = ingress ? SUBJECT_CLOSED_INGRESS : SUBJECT_CLOSED_EGRESS;
+	__u32 shut = ingress ? SUBJECT_SHUT_INGRESS : SUBJECT_SHUT_EGRESS;
+	__u32 verdict;
 
+	if (subject->flags & shut)
+		return DROP_POLICY_SHUT;
+	verdict = look_up_verdict(pod, peer, protocol, port);
 	if (verdict == VERDICT_DENY)
 		return DROP_POLICY_DENIED;
 	return verdict == VERDICT_NONE && subject->flags & closed ? DROP_POLICY_CLOSED : DROP_NONE;

@@ -20,6 +20,8 @@ enum subject_flag {
 	SUBJECT_CLOSED_INGRESS = 1, /* what no entry allows is denied */
 	SUBJECT_CLOSED_EGRESS = 2,
 	SUBJECT_AUDIT = 4, /* what is denied is told, and passes */
+	SUBJECT_SHUT_INGRESS = 8, /* an entry that would deny does not fit: nothing new passes */
+	SUBJECT_SHUT_EGRESS = 16,
 };
 
 /* Value of md_subject, key is the identity of pods of this node: what holds for them. No entry: no policy does. */

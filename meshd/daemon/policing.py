@@ -1,9 +1,12 @@
 """Policy on this node: what the own cluster's policies and all clusters' identities mean for the pods that are here.
 
 A reconciler of its own holds the entries (it runs before the ipcache's: an address is not announced to the datapath
-before its identity is judged). A subject's entry, which puts a change into force, follows one round after its entries.
+before its identity is judged). A subject's entry, which puts a change into force, follows one round after its entries,
+so that none that is to go is looked up any more; the first one of an identity comes right behind its entries, so that
+no new pod is delivered to before it is judged.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Set
 from ipaddress import ip_network
@@ -17,12 +20,13 @@ from datapath.policing import POLICY_RANK, outside_entry, policy_entry, subject_
 from datapath.policylayout import Subject
 from identity.numbering import Reserved, cluster_of
 from meshd.daemon.members import Members
+from meshd.daemon.shortage import Shut, shut_directions
 from meshd.daemon.store import Dirty, Store
-from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
+from meshd.reconcile.target import Item
 from policy.cidrs import FIRST as FIRST_CIDR
-from policy.engine import Engine, Holding
-from policy.model import Direction, Mode, PolicyKind, PolicyRef
+from policy.engine import Engine
+from policy.model import Mode, PolicyKind, PolicyRef
 from policy.parsing import parse_policy
 from policy.ports import PROTOCOLS
 from policy.rulebook import NamedPorts
@@ -38,7 +42,8 @@ _NEEDED = (Kind.POLICY, Kind.IDENTITY)
 
 class Policing:
     """`take` what changed in the store, then `refresh`. `changed_pods` is called with the identities
-    whose pods are policed, and those of which this is new or past.
+    whose pods are policed, and those of which this is new or past. `failing` gives the entries of maps that could not
+    be written.
     """
 
     def __init__(
@@ -51,21 +56,25 @@ class Policing:
         mode: Mode = Mode.AUDIT,
         namespaces: Mapping[str, Mode] | None = None,
         default_local: bool = True,
+        failing: Callable[[], Iterable[Item]] = tuple,
     ) -> None:
         self._store, self._members, self._own = store, members, members.cluster
         self._delta, self._changed_pods = delta, changed_pods
         self._mode, self._namespaces = mode, dict(namespaces or {})
         self._scope = Scope(self._own, default_local)
+        self._failing = failing
         self.engine = Engine()
         self.policed: set[int] = set()
         """Identities of pods of this node that a policy holds for."""
+        self.shut: Shut = {}
+        """In these directions nothing passes, as a map is full."""
         self._here: set[int] = set()
         self._ports = _Ports()
         self._nodes: dict[tuple[str, str], frozenset[str]] = {}
         self._host: frozenset[str] = frozenset()
-        self._due: Wishes = {}
+        self._due: set[int] = set()
         self._found: dict[bytes, bytes] = {}
-        self._postponed: Wishes = {}
+        self._postponed: set[int] = set()
         self._computed = False
         self._judged: object = None
 
@@ -119,13 +128,10 @@ class Policing:
         """Brings desired up to date; True if there is something for the next round."""
         if all(state.synced(Kind.IDENTITY) and state.synced(Kind.IP) for state in self._store.clusters.values()):
             self._resume()
-        for (map, key), value in self._due.items():
-            if value is not None and _differ_in_revision(self._found.get(key), value):
-                self._postponed[map, key] = value
-                self._delta.want(map, key, self._found[key])
-            else:
-                self._delta.want(map, key, value)
-        self._due = {}
+        self._heed_shortage()
+        for identity in self._due:
+            self._put_into_force(identity)
+        self._due = set()
         # What is in force at the start stays so until our own cluster has told its policies and its pods' labels.
         if self._store.synced(self._own, _NEEDED):
             self._compute()
@@ -139,7 +145,27 @@ class Policing:
         """
         self._found = {}
         self._due |= self._postponed
-        self._postponed = {}
+        self._postponed = set()
+
+    def feels_shortage(self) -> bool:
+        """Whether a round made room, or had none, so that another direction must be shut or opened."""
+        return self.shut != shut_directions(self.engine, self._delta, self._failing())
+
+    def _heed_shortage(self) -> None:
+        before, self.shut = self.shut, shut_directions(self.engine, self._delta, self._failing())
+        self._due |= {i for i in before.keys() | self.shut.keys() if before.get(i) != self.shut.get(i)}
+
+    def _put_into_force(self, identity: int) -> None:
+        """The subject's entry, for entries that a round has tried to write."""
+        if (holding := self.engine.holding(identity)) is None:
+            return
+        audit, shut = self.mode_of(identity) is Mode.AUDIT, self.shut.get(identity, ())
+        entry = subject_entry(identity, revision=holding.revision, closed=holding.closed, audit=audit, shut=shut)
+        if _differ_in_revision(self._found.get(entry.key), entry.value):
+            self._postponed.add(identity)
+            self._delta.want(entry.map, entry.key, self._found[entry.key])
+        else:
+            self._delta.want(entry.map, entry.key, entry.value)
 
     def _compute(self) -> None:
         update = self.engine.compute()
@@ -149,23 +175,19 @@ class Policing:
             entry = policy_entry(subject, direction, peer, *block, allowed=bool(allowed))
             self._delta.want(entry.map, entry.key, None if allowed is None else entry.value)
         for identity, holding in update.subjects.items():
-            self._hold(identity, holding)
+            if holding is not None:
+                if identity.to_bytes(4, sys.byteorder) in self._delta.realised["md_subject"]:
+                    self._due.add(identity)
+                else:
+                    self._put_into_force(identity)
+                continue
+            self._due.discard(identity)
+            self._postponed.discard(identity)
+            self._delta.want("md_subject", identity.to_bytes(4, sys.byteorder), None)
         policed = {identity for identity in self._here if self.engine.holds(identity)}
         if moved := policed ^ self.policed:
             self.policed = policed
             self._changed_pods(policed, moved)
-
-    def _hold(self, identity: int, holding: Holding | None) -> None:
-        closed = holding.closed if holding else frozenset[Direction]()
-        audit = self.mode_of(identity) is Mode.AUDIT
-        revision = holding.revision if holding else 0
-        entry = subject_entry(identity, revision=revision, closed=closed, audit=audit)
-        if holding is None:
-            self._due.pop((entry.map, entry.key), None)
-            self._postponed.pop((entry.map, entry.key), None)
-            self._delta.want(entry.map, entry.key, None)
-        else:
-            self._due[entry.map, entry.key] = entry.value
 
     def _take_policy(self, name: str) -> None:
         kind, _, rest = name.partition("/")
@@ -235,7 +257,8 @@ class Policing:
         everybody = facts == present
         self._delta.prune("md_policy", lambda key, value: self._peer_heard(key, facts, everybody))
         if self._own in facts:
-            self._delta.prune("md_subject", lambda key, value: True)
+            holds = self.engine.holding  # the entry of one that holds is wanted with the next round
+            self._delta.prune("md_subject", lambda key, value: holds(int.from_bytes(key, sys.byteorder)) is None)
         if everybody and all(state.synced(Kind.NODE) for state in states):
             self._delta.prune("md_outside", lambda key, value: True)
         else:

@@ -11,7 +11,7 @@ from datapath.description import decode
 from datapath.entries import Entry, IPAddress, ipcache_entry
 from datapath.policing import outside_entry
 from datapath.ringbuf import PacketEvent
-from identity.numbering import Reserved, cluster_of
+from identity.numbering import FIRST_UNRESERVED, Reserved, cluster_of
 from meshd.daemon.mesh import PODS
 from meshd.daemon.verdicts import is_drop
 from policy.model import Direction, Mode, Policy
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
 
 Json = dict[str, Any]
+SHUT = "entries of the policies do not fit into a map: nothing passes in this direction (`meshd status`)"
+PODS_SHOWN = 3
 _NUMBERS = {**PROTOCOLS, "ICMP": ICMP, "ICMPV6": ICMPV6}
 
 
@@ -45,9 +47,15 @@ class PolicyView:
         }
 
     def findings(self) -> list[str]:
-        """Policies that are invalid; never silently."""
+        """Policies that are invalid, and pods that are shut; never silently."""
         engine = self._policing.engine
-        return [f"{ref} is invalid: {policy.problem}" for ref, policy in engine.policies.items() if policy.problem]
+        invalid = [f"{ref} is invalid: {policy.problem}" for ref, policy in engine.policies.items() if policy.problem]
+        shut = sorted({d.label for directions in self._policing.shut.values() for d in directions})
+        if not shut:
+            return invalid
+        pods = ", ".join(self._shut_pods()[:PODS_SHOWN])
+        reason = "entries of their policies do not fit; raise map_sizes"
+        return [*invalid, f"{' and '.join(shut)} shut for {pods}: {reason}"]
 
     def policies(self) -> list[Json]:
         """Every policy of the own cluster, and the pods of this node that it holds for."""
@@ -74,6 +82,10 @@ class PolicyView:
             for address, identity in sorted(self._daemon.mesh.addresses.local_pods.items())
             if identity in labels and any(section.subject.matches(labels[identity]) for section in policy.sections)
         ]
+
+    def _shut_pods(self) -> list[str]:
+        pods = sorted(self._daemon.mesh.addresses.local_pods.items())
+        return [self._name(address) or address for address, identity in pods if identity in self._policing.shut]
 
     def _in_force(self) -> set[str]:
         """The pods whose interface the kernel judges at, by the entries of now."""
@@ -137,12 +149,16 @@ class PolicyView:
             return {"direction": direction.label, "passes": True, "closed": False, "mode": "-", "by": [said]}
         mode = self._policing.mode_of(identity)
         verdict = engine.explain(identity, direction, self._identity(peer), protocol, port)
-        if verdict.by:
+        shut = direction in self._policing.shut.get(identity, ())
+        if shut:
+            by = [SHUT]
+        elif verdict.by:
             by = list(verdict.by)
         else:
             by = ["no rule allows it"] if verdict.closed else ["no policy closes this direction"]
-        passes = verdict.allowed or mode is not Mode.ENFORCE
-        return {"direction": direction.label, "passes": passes, "allowed": verdict.allowed, "mode": str(mode), "by": by}
+        allowed = verdict.allowed and not shut
+        passes = allowed or mode is not Mode.ENFORCE
+        return {"direction": direction.label, "passes": passes, "allowed": allowed, "mode": str(mode), "by": by}
 
     def _event(self, number: int, event: PacketEvent) -> Json:
         direction = Direction(event.direction)
@@ -182,12 +198,16 @@ class PolicyView:
             identity = cast(int, facts["identity"])
             foreign = facts["remote"] and identity <= 255 and identity != Reserved.REMOTE_NODE
             return 0 if foreign else identity
-        outside = self._daemon.policy.delta.desired["md_outside"]
-        for length in range(address.max_prefixlen, -1, -1):
-            entry = outside_entry(ip_network((address, length), strict=False), 0)
-            if (found := outside.get(entry.key)) is not None:
-                return cast(int, decode(Entry("md_outside", entry.key, found))["identity"])
-        return int(Reserved.WORLD)
+        outside, cidrs = self._daemon.policy.delta.desired["md_outside"], self._daemon.maps.delta.desired["md_cidrs"]
+        keys = [
+            outside_entry(ip_network((address, length), strict=False), 0).key
+            for length in range(address.max_prefixlen, -1, -1)
+        ]
+        found = next((key for key in keys if key in outside), None)
+        number = cast(int, decode(Entry("md_outside", found, outside[found]))["identity"]) if found else None
+        if any(key in cidrs for key in keys) and (number is None or number >= FIRST_UNRESERVED):
+            return int(Reserved.UNKNOWN)  # in a PodCIDR, and no pod that was announced
+        return int(Reserved.WORLD) if number is None else number
 
     def _who(self, address: IPAddress) -> Json:
         identity = self._identity(address)

@@ -145,6 +145,7 @@ class Daemon:
             mode=config.policy,
             namespaces=config.policy_namespaces,
             default_local=config.policy_default_local_cluster,
+            failing=lambda: [*self.policy.retries.failures, *self.maps.retries.failures],
         )
         self.mesh.listeners.append(self.policing.take)
         self.verdicts = Verdicts()
@@ -280,6 +281,8 @@ class Daemon:
 
     def _settled(self) -> None:
         self.ways.look()
+        if self.policing.feels_shortage():
+            self.loop.wake()
         self._observe()
 
     async def _watch_interfaces(self) -> NoReturn:

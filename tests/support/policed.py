@@ -1,6 +1,6 @@
 """The loaded policy programs over the parties of a script: each local pod has an interface, packets are run on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -92,8 +92,8 @@ def interfaces(model: Model) -> dict[str, int]:
 
 
 @contextmanager
-def bench(folder: Path, *, most: int = 10) -> Iterator[Bench]:
-    """`most`: pods at a time."""
+def bench(folder: Path, *, most: int = 10, sizes: Mapping[str, int] | None = None) -> Iterator[Bench]:
+    """`most`: pods at a time. `sizes`: of maps, if not the usual ones."""
     with machine() as made:
         namespace = made.namespace("policy")
         for n in range(0, most, 2):
@@ -113,6 +113,6 @@ def bench(folder: Path, *, most: int = 10) -> Iterator[Bench]:
                 "index",
                 indexes[1],
             )
-        loaded = ensure_loaded(LoadSettings(made.bpffs(folder / "bpf"), f"{made.tag}.p", made.cgroup("p")))
+        loaded = ensure_loaded(LoadSettings(made.bpffs(folder / "bpf"), f"{made.tag}.p", made.cgroup("p"), sizes or {}))
         with Maps(loaded.folder) as maps:
             yield Bench(namespace, loaded, maps)

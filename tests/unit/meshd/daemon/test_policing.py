@@ -1,101 +1,39 @@
 """Policies and identities come from a store; what the kernel shall hold comes out, in force only when it is there."""
 
-import json
-from typing import Any
-
 from datapath.description import decode
 from datapath.entries import Entry
-from identity.numbering import identity_range
-from meshd.daemon.kernel import PolicyShape
-from meshd.daemon.members import Members
-from meshd.daemon.policing import Policing
-from meshd.daemon.store import Store
-from meshd.daemon.watch import Changes
-from meshd.reconcile.delta import Delta
 from policy.model import Mode
-from wire.codec import Scope, encode
-from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
-from wire.labels import CLUSTER_LABEL, NAMESPACE_LABEL, format_labels
-from wire.records import IP, Label, NamedPort, Node, NodeAddress
-
-IDS = {"cluster1": 1, "cluster2": 2}
-POD, FRIEND, FAR = 65536 + 1, 65536 + 2, 2 * 65536 + 1
-NAME = "CiliumNetworkPolicy/default/p"
-Facts = list[dict[str, Any]]
+from tests.support.desk import FAR, FRIEND, NAME, POD, Desk, ready
+from wire.codec import encode
+from wire.keys import Kind
+from wire.labels import CLUSTER_LABEL
+from wire.records import IP, NamedPort, Node, NodeAddress
 
 
-class Desk:
-    """A node of cluster1 that hears what a test says."""
-
-    def __init__(self, *, mode: Mode = Mode.ENFORCE, namespaces: dict[str, Mode] | None = None) -> None:
-        self.store = Store(lambda: None)
-        self.members = Members("cluster1", 1, max_clusters=255)
-        self.delta = Delta(PolicyShape())
-        self.moved: list[set[int]] = []
-        self.policing = Policing(
-            self.store,
-            self.members,
-            delta=self.delta,
-            changed_pods=lambda policed, moved: self.moved.append(set(moved)),
-            mode=mode,
-            namespaces=namespaces,
-        )
-        for cluster, number in IDS.items():
-            self.members.join(cluster, number)
-            self.store.accept(cluster, Scope(cluster, number, identity_range(number)))
-
-    def say(self, cluster: str, kind: Kind, name: str, value: bytes | None) -> None:
-        changes = Changes({name: value}) if value is not None else Changes({}, {name})
-        self.store.apply(cluster, kind, changes, now=0.0)
-
-    def identity(self, number: int, app: str, *, namespace: str = "default") -> None:
-        cluster = "cluster1" if number < 2 * 65536 else "cluster2"
-        labels = [Label("app", app), Label(CLUSTER_LABEL, cluster), Label(NAMESPACE_LABEL, namespace)]
-        self.say(cluster, Kind.IDENTITY, str(number), format_labels(labels).encode())
-
-    def policy(self, *rules: dict[str, Any], name: str = NAME) -> None:
-        spec = {"endpointSelector": {"matchLabels": {"app": "pod"}}, "ingress": list(rules)}
-        self.say("cluster1", Kind.POLICY, name, json.dumps({"spec": spec}).encode())
-
-    def sync(self, cluster: str) -> None:
-        for kind in (*SHARED_KINDS, *(LOCAL_KINDS if cluster == "cluster1" else ())):
-            self.store.listed(cluster, kind, now=0.0)
-
-    def round(self) -> bool:
-        self.policing.take(self.store.take(1000))
-        return self.policing.refresh()
-
-    def settle(self) -> None:
-        while self.round():
-            pass
-
-    def wanted(self, map: str) -> Facts:
-        return [decode(Entry(map, key, value)) for key, value in sorted(self.delta.desired[map].items())]
-
-
-def ready(**how: Any) -> Desk:
-    """POD is here, everybody has been heard, and a policy lets FRIEND in."""
-    desk = Desk(**how)
-    desk.identity(POD, "pod")
-    desk.identity(FRIEND, "friend")
-    desk.identity(FAR, "friend")
-    desk.policy({"fromEndpoints": [{"matchLabels": {"app": "friend"}}]})
-    desk.policing.set_here({POD})
-    for cluster in IDS:
-        desk.sync(cluster)
-    return desk
-
-
-def test_entries_come_one_round_before_what_puts_them_into_force() -> None:
+def test_what_first_puts_a_pods_entries_into_force_comes_right_behind_them() -> None:
     desk = ready()
-    assert desk.round(), "there is more to do"
+    desk.round()
     assert {fact["peer"] for fact in desk.wanted("md_policy")} == {1, FRIEND}
-    assert not desk.wanted("md_subject")
-    assert not desk.round()
     (subject,) = desk.wanted("md_subject")
     assert (subject["identity"], subject["closed"], subject["audit"]) == (POD, [0], False)
     assert desk.moved == [{POD}]
     assert desk.policing.policed == {POD}
+    round = desk.delta.plan()
+    assert round is not None
+    assert [step.map for step in round.upserts] == ["md_policy", "md_subject", "md_outside"][: len(round.upserts)]
+
+
+def test_entries_that_change_come_one_round_before_what_puts_them_into_force() -> None:
+    desk = ready()
+    desk.work()
+    (before,) = desk.wanted("md_subject")
+    desk.policy({})
+    assert desk.round(), "there is more to do"
+    assert {fact["peer"] for fact in desk.wanted("md_policy")} == {1}
+    assert desk.wanted("md_subject") == [before]
+    assert not desk.round()
+    (subject,) = desk.wanted("md_subject")
+    assert subject["revision"] != before["revision"]
 
 
 def test_the_revision_changes_with_the_entries_and_comes_back_with_them() -> None:
@@ -196,7 +134,8 @@ def restarted() -> Desk:
     again.policy(*BOTH)
     again.policing.set_here({POD})
     again.sync("cluster1")
-    again.settle()
+    while again.round():
+        assert again.delta.plan() is None, "in no round"
     return again
 
 
