@@ -6,8 +6,9 @@ from ipaddress import ip_address
 import pytest
 
 from datapath.entries import Entry, ipcache_entry
-from datapath.layout import DropReason, Iface
+from datapath.layout import DropReason
 from datapath.policing import policy_entry
+from datapath.policylayout import Iface
 from tests.support.desk import FAR, FRIEND, POD, Desk
 from tests.support.policed import FIRST_IFINDEX, PORTS, TUNNEL, Bench, bench
 from tests.support.testrun import frame
