@@ -229,7 +229,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_iface": MapSpec(MapType.HASH, u32, Iface, 4_096),
         "md_ct4": MapSpec(MapType.LRU_HASH, Ct4Key, Ct, 131_072),
         "md_ct6": MapSpec(MapType.LRU_HASH, Ct6Key, Ct, 65_536),
-        "md_limit": MapSpec(MapType.PERCPU_ARRAY, u32, Limit, 1),
+        "md_limit": MapSpec(MapType.PERCPU_ARRAY, u32, Limit, 64),
         "md_drops": MapSpec(MapType.PERCPU_ARRAY, u32, Counter, 64),
         "md_cfg": MapSpec(MapType.ARRAY, u32, Cfg, 1),
     }

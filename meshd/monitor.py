@@ -2,6 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +12,23 @@ import click
 
 from meshd.explain import ask
 from meshd.policies import party_text
+from meshd.reasons import MEANING
 from meshd.socket import SocketError, get
 from meshd.status import EXIT_OF, daemon_sockets
 
 POLL_S = 0.25
+ANSWERS = 16
+"""How many answers of one daemon are shown before the next one's turn."""
 Event = dict[str, Any]
 
 
 @click.command()
 @click.option("--drops", is_flag=True, help="Only what was dropped, or would be.")
-@click.option("--from", "source", help="Only packets from this address or NAMESPACE/POD.")
-@click.option("--to", "destination", help="Only packets to this address or NAMESPACE/POD.")
+@click.option("--from", "source", help="Only packets from WHO.")
+@click.option("--to", "destination", help="Only packets to WHO.")
 @click.option("--seconds", type=float, help="End after this time.  [default: go on]")
 @click.option("--last", type=int, default=0, help="Begin with this many of the past.")
+@click.option("--counters", is_flag=True, help="How many were dropped so far, by reason; then end.")
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -33,62 +40,122 @@ def monitor(
     destination: str | None,
     seconds: float | None,
     last: int,
+    counters: bool,
     run_dir: Path,
     instance: str | None,
     output: str,
 ) -> None:
-    """Shows verdicts on new connections and every drop by policy, with who, whose, and by which rule.
+    """Shows every drop, and verdicts on new connections, with who, whose, and by which rule.
 
-    The kernel tells at most a thousand a second and CPU; what is not told is counted. JSON: one object a line.
+    WHO is an address, a prefix, [CLUSTER/]NAMESPACE/POD, a cluster, an identity's number or a label KEY=VALUE.
+
+    The kernel tells at most 500 events a second, CPU and reason; what is not told is counted, and said. Alike events
+    are one line with a count. JSON: one object a line.
+
     Exit codes: 0 ok, 2 no daemon answers.
     """
-    answers, errors = ask(run_dir, instance, f"/v1/verdicts/{1 << 62}")
+    answers, errors = ask(run_dir, instance, "/v1/drops" if counters else f"/v1/verdicts/{1 << 62}")
     for error in errors:
         click.echo(error, err=True)
     if not answers:
         ctx.exit(EXIT_OF["broken"])
-    seen: dict[Path, int] = {}
+    if counters:
+        _show_counters(run_dir, instance, output)
+        return
+    followed: dict[Path, _Follower] = {}
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         for path in daemon_sockets(run_dir, instance):
-            _show_news(path, seen, last, lambda event: _is_wanted(event, drops, source, destination), output)
+            if path not in followed:
+                followed[path] = _Follower(path, last, output)
+            followed[path].show(lambda event: _is_wanted(event, drops, source, destination))
         if deadline is not None and time.monotonic() >= deadline:
             return
         time.sleep(POLL_S)
 
 
-def _show_news(path: Path, seen: dict[Path, int], last: int, wanted: Any, output: str) -> None:
-    try:
-        if path not in seen:
-            seen[path] = max(0, get(path, f"/v1/verdicts/{1 << 62}")["told"] - last)
-        answer = get(path, f"/v1/verdicts/{seen[path]}")
-    except SocketError:
-        return
-    if answer["told"] < seen[path]:  # a new process counts anew
-        seen[path] = 0
-        return
-    seen[path] = answer["told"]
-    if answer["lost"]:
-        click.echo(f"{path.parent.name}: {answer['lost']} events came too fast to be shown", err=True)
-    for event in filter(wanted, answer["events"]):
-        told = {"instance": path.parent.name, **event}
-        click.echo(json.dumps(told) if output == "json" else event_text(path.parent.name, event))
+@dataclass(slots=True)
+class _Follower:
+    """One daemon: what it told is shown once; what it could not tell is said."""
+
+    path: Path
+    last: int
+    output: str
+    seen: int | None = None
+    suppressed: int = field(default=0, init=False)
+
+    def show(self, wanted: Callable[[Event], bool]) -> None:
+        try:
+            if self.seen is None:
+                answer = get(self.path, f"/v1/verdicts/{1 << 62}")
+                self.seen, self.suppressed = max(0, answer["told"] - self.last), answer["suppressed"]
+            for _ in range(ANSWERS):
+                answer = get(self.path, f"/v1/verdicts/{self.seen}")
+                if answer["told"] < self.seen:  # a new process counts anew
+                    self.seen = 0
+                    continue
+                self._show(answer, wanted)
+                self.seen = answer["next"]
+                if self.seen == answer["told"]:
+                    return
+        except SocketError:
+            return
+
+    def _show(self, answer: Event, wanted: Callable[[Event], bool]) -> None:
+        name = self.path.parent.name
+        for event in filter(wanted, answer["events"]):
+            click.echo(json.dumps({"instance": name, **event}) if self.output == "json" else event_text(name, event))
+        lost = {"lost": answer["lost"], "suppressed": max(0, answer["suppressed"] - self.suppressed)}
+        self.suppressed = answer["suppressed"]
+        if self.output == "json" and any(lost.values()):
+            click.echo(json.dumps({"instance": name, **lost}))
+            return
+        if lost["lost"]:
+            click.echo(f"{name}: {lost['lost']} events came too fast to be shown", err=True)
+        if lost["suppressed"]:
+            click.echo(f"{name}: {lost['suppressed']} more were not told one by one (--counters has all)", err=True)
+
+
+def _show_counters(run_dir: Path, instance: str | None, output: str) -> None:
+    for path in daemon_sockets(run_dir, instance):
+        try:
+            counts = get(path, "/v1/drops")
+        except SocketError:
+            continue
+        if output == "json":
+            click.echo(json.dumps({"instance": path.parent.name, "reasons": counts}))
+            continue
+        for reason, found in counts.items():
+            if found["packets"]:
+                what = "dropped" if found["dropped"] else "passed"
+                click.echo(f"{path.parent.name}: {found['packets']} {what}: {reason}: {MEANING.get(reason, '')}")
 
 
 def _is_wanted(event: Event, drops: bool, source: str | None, destination: str | None) -> bool:
-    def fits(party: Event, wanted: str | None) -> bool:
-        return wanted is None or wanted in (party["address"], party["pod"])
+    if drops and event["verdict"] == "allow":
+        return False
+    ends = ((event["source"], source), (event["destination"], destination))
+    return all(wanted is None or is_meant(party, wanted) for party, wanted in ends)
 
-    return (
-        not (drops and event["verdict"] == "allow")
-        and fits(event["source"], source)
-        and fits(event["destination"], destination)
-    )
+
+def is_meant(party: Event, who: str) -> bool:
+    """Whether `who`, as the options take it, means this party of an event."""
+    if who in (party["address"], party["cluster"], party["pod"], f"{party['cluster']}/{party['pod']}"):
+        return bool(who)
+    if who.isdigit():
+        return bool(int(who) == party["identity"])
+    if "=" in who:
+        return who in list(party["labels"])
+    try:
+        return ip_address(party["address"]) in ip_network(who, strict=False)
+    except ValueError:
+        return False
 
 
 def event_text(instance: str, event: Event) -> str:
     """One line for people."""
-    why = "; ".join(event["by"]) or {"policy-closed": "no rule allows it"}.get(event["reason"], event["reason"])
+    why = "; ".join(event["by"]) or f"{event['reason']}: {MEANING.get(event['reason'], '')}"
     ends = f"{party_text(event['source'])} -> {party_text(event['destination'])}"
     place = f"{event['direction']} {event['protocol']}/{event['destination']['port']}"
-    return f"{instance}: {event['verdict']} {place} {ends}: {why}"
+    often = f" ({event['count']} times)" if event["count"] > 1 else ""
+    return f"{instance}: {event['verdict']} {place} {ends}: {why}{often}"

@@ -153,7 +153,8 @@ class Engine:
 
     def explain(self, identity: int, direction: Direction, peer: int, protocol: int, port: int) -> Verdict:
         """The verdict on a packet between a pod of `identity` and `peer`, and the rules that make it."""
-        book = self.rulebook(identity)
+        state = self._subjects.get(identity) if identity not in self._dirty_subjects else None
+        book = state.book if state else self.rulebook(identity)
         heard = self.contributions(identity, book, direction, ANYBODY)
         if peer != ANYBODY:
             heard += self.contributions(identity, book, direction, peer)

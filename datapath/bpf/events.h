@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Tells user space of verdicts: so many in a moment, and what is not told is counted. */
+/* Tells user space of verdicts and of drops: so many of each reason in a moment, and what is not told is counted. */
 #ifndef MESHD_EVENTS_H
 #define MESHD_EVENTS_H
 
@@ -7,7 +7,7 @@
 #include "l4.h"
 
 #define EVENT_WINDOW_NS 100000000ULL
-#define EVENTS_PER_WINDOW 100 /* on each CPU */
+#define EVENTS_PER_WINDOW 50 /* of each reason, on each CPU: a flood of one does not silence the others */
 
 /* bcc has no pinned ring buffer; these are the fields that its rewriter asks for. */
 struct md_events_table_t {
@@ -23,10 +23,9 @@ struct md_events_table_t {
 __attribute__((section("maps/ringbuf:" MD_PINS "/md_events"))) struct md_events_table_t md_events = {
 	.max_entries = MD_EVENTS_SIZE};
 
-static __always_inline bool may_tell(__u64 now)
+static __always_inline bool may_tell(__u64 now, __u32 reason)
 {
-	__u32 zero = 0;
-	struct limit *limit = md_limit.lookup(&zero);
+	struct limit *limit = md_limit.lookup(&reason);
 	__u64 window = now / EVENT_WINDOW_NS;
 
 	if (!limit)
@@ -42,7 +41,7 @@ static __always_inline void tell(struct __sk_buff *skb, struct packet *p, struct
 				 __u32 peer, __u32 reason)
 {
 	__u64 now = bpf_ktime_get_ns();
-	struct event *event = may_tell(now) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
+	struct event *event = may_tell(now, reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
 
 	if (!event) {
 		count(EVENT_SUPPRESSED, skb->len);
@@ -64,6 +63,27 @@ static __always_inline void tell(struct __sk_buff *skb, struct packet *p, struct
 	event->length = skb->len;
 	event->pad2 = 0;
 	md_events.ringbuf_submit(event, 0);
+}
+
+/* A drop that is no policy's; `direction` as the pod sees it. What is no IP packet has no ends. */
+static __always_inline void tell_drop(struct __sk_buff *skb, __u8 direction, __u32 reason)
+{
+	struct policed nobody = {.direction = direction};
+	struct packet p = {};
+	struct l4 l4 = {};
+
+	if (parse(skb, &p) && p.l4_offset)
+		read_l4(skb, p.l4_offset, p.protocol, &l4);
+	tell(skb, &p, &l4, &nobody, 0, reason);
+}
+
+/* The end of every program. */
+static __always_inline int told(struct __sk_buff *skb, __u8 direction, int verdict)
+{
+	if (verdict < DROPPED)
+		return verdict;
+	tell_drop(skb, direction, verdict - DROPPED);
+	return TC_ACT_SHOT;
 }
 
 #endif

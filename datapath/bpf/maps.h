@@ -51,7 +51,7 @@ BPF_TABLE_PINNED("hash", __u32, struct iface, md_iface, MD_IFACE_SIZE, MD_PINS "
 /* connections that a policy allowed: written by the programs only */
 BPF_TABLE_PINNED("lru_hash", struct ct4_key, struct ct, md_ct4, MD_CT4_SIZE, MD_PINS "/md_ct4", 0);
 BPF_TABLE_PINNED("lru_hash", struct ct6_key, struct ct, md_ct6, MD_CT6_SIZE, MD_PINS "/md_ct6", 0);
-/* 0 -> how many events were sent lately */
+/* reason -> how many events were sent of it lately */
 BPF_TABLE_PINNED("percpu_array", __u32, struct limit, md_limit, MD_LIMIT_SIZE, MD_PINS "/md_limit", 0);
 /* drop reason -> counter, written by the programs only */
 BPF_TABLE_PINNED("percpu_array", __u32, struct counter, md_drops, MD_DROPS_SIZE, MD_PINS "/md_drops", 0);

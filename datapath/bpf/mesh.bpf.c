@@ -56,53 +56,64 @@ static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *
 	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &word, sizeof(word), 0);
 }
 
-/* tc ingress of the host side of a pod's veth. */
-int from_pod(struct __sk_buff *skb)
+static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p, struct way *way)
 {
-	struct packet p = {};
 	struct endpoint *source;
-	struct way way = {};
 	struct node *node;
 	struct peer *peer;
 	__u32 reason;
 
-	if (!parse(skb, &p))
+	if (!parse(skb, p))
 		return TC_ACT_UNSPEC;
-	peer = md_ipcache.lookup(&p.destination);
+	peer = md_ipcache.lookup(&p->destination);
 	/* A known pod is no frontend; only a flow that was translated before has to be looked at. */
 	if (skb->cb[0] != TRANSLATED && (!is_ours(peer) || nat_in_use())) {
-		if (!to_backend(skb, &p))
+		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
-		peer = md_ipcache.lookup(&p.destination);
+		peer = md_ipcache.lookup(&p->destination);
 	}
 	if (!peer)
-		peer = lookup_cidr(&p.destination);
+		peer = lookup_cidr(&p->destination);
 	if (!is_ours(peer))
-		peer = lookup_reply(&p);
+		peer = lookup_reply(p);
 	if (!peer)
 		return TC_ACT_UNSPEC;
-	source = md_endpoint.lookup(&p.source);
+	source = md_endpoint.lookup(&p->source);
 	if (!source || source->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);
 	if (peer->flags & PEER_UNREACHABLE)
-		return answer_withdrawn(skb, &p);
+		return drop(skb, DROP_PEER_WITHDRAWN);
 	/* The stack answers "time exceeded"; it forwards nothing with that TTL. */
-	if (p.ttl <= 1)
+	if (p->ttl <= 1)
 		return TC_ACT_UNSPEC;
 	node = lookup_node(peer);
-	reason = select_way(node, peer, p.source.family, &way);
+	reason = select_way(node, peer, p->source.family, way);
 	if (reason)
 		return drop(skb, reason);
-	parse_tcp(skb, &p);
-	if (is_too_big(skb, &p, way.mtu))
-		return answer_too_big(skb, &p, way.mtu);
-	clamp_mss(skb, &p, way.mtu);
-	decrement_ttl(skb, &p);
-	return carry(skb, &way, node, peer, p.source.family, source->identity);
+	parse_tcp(skb, p);
+	if (is_too_big(skb, p, way->mtu))
+		return drop(skb, DROP_TOO_BIG);
+	clamp_mss(skb, p, way->mtu);
+	decrement_ttl(skb, p);
+	return carry(skb, way, node, peer, p->source.family, source->identity);
 }
 
-/* tc egress of a tunnel device, for what the node's own stack routes there. */
-int to_tunnel(struct __sk_buff *skb)
+/* tc ingress of the host side of a pod's veth. */
+int from_pod(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct way way = {};
+	int verdict = send_from_pod(skb, &p, &way);
+
+	if (verdict < DROPPED)
+		return verdict;
+	tell_drop(skb, DIRECTION_EGRESS, verdict - DROPPED);
+	if (verdict == DROPPED + DROP_TOO_BIG)
+		return answer_too_big(skb, &p, way.mtu);
+	return verdict == DROPPED + DROP_PEER_WITHDRAWN ? answer_withdrawn(skb, &p) : TC_ACT_SHOT;
+}
+
+static __always_inline int send_from_node(struct __sk_buff *skb)
 {
 	struct bpf_tunnel_key given = {};
 	struct packet p = {};
@@ -128,6 +139,12 @@ int to_tunnel(struct __sk_buff *skb)
 	self = md_ipcache.lookup(&p.source);
 	return carry(skb, &way, node, peer, p.source.family,
 		     self && !(self->flags & PEER_REMOTE) ? self->identity : IDENTITY_REMOTE_NODE);
+}
+
+/* tc egress of a tunnel device, for what the node's own stack routes there. */
+int to_tunnel(struct __sk_buff *skb)
+{
+	return told(skb, DIRECTION_EGRESS, send_from_node(skb));
 }
 
 /* DROP_NONE, or the reason why the source may not be who the tunnel says it is. */
@@ -156,11 +173,13 @@ static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
 {
 	__u8 macs[2 * ETH_ALEN];
+	int verdict;
 
 	to_frontend(skb, p);
 	/* redirect_peer passes by policy_in, which hangs on the egress of the host side. */
-	if (endpoint->flags & ENDPOINT_POLICED && police_delivery(skb, endpoint) == TC_ACT_SHOT)
-		return TC_ACT_SHOT;
+	verdict = endpoint->flags & ENDPOINT_POLICED ? police_delivery(skb, endpoint) : TC_ACT_UNSPEC;
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
 	__builtin_memcpy(macs, endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
 	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
@@ -191,8 +210,7 @@ static __always_inline int pass_to_stack(struct __sk_buff *skb, struct packet *p
 	return drop(skb, DROP_NO_ENDPOINT);
 }
 
-/* tc ingress of a tunnel device. */
-int from_tunnel(struct __sk_buff *skb)
+static __always_inline int receive_from_tunnel(struct __sk_buff *skb)
 {
 	struct addr_key outer = {};
 	struct packet p = {};
@@ -216,8 +234,13 @@ int from_tunnel(struct __sk_buff *skb)
 	return deliver(skb, &p, endpoint);
 }
 
-/* tc ingress of the underlay device: what comes without encapsulation. */
-int from_network(struct __sk_buff *skb)
+/* tc ingress of a tunnel device. */
+int from_tunnel(struct __sk_buff *skb)
+{
+	return told(skb, DIRECTION_INGRESS, receive_from_tunnel(skb));
+}
+
+static __always_inline int receive_from_network(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct endpoint *endpoint;
@@ -236,4 +259,10 @@ int from_network(struct __sk_buff *skb)
 	}
 	decrement_ttl(skb, &p);
 	return deliver(skb, &p, endpoint);
+}
+
+/* tc ingress of the underlay device: what comes without encapsulation. */
+int from_network(struct __sk_buff *skb)
+{
+	return told(skb, DIRECTION_INGRESS, receive_from_network(skb));
 }

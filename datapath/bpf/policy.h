@@ -150,7 +150,7 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	if (reason && !(subject->flags & SUBJECT_AUDIT)) {
 		ct_end(p, &l4, pod->ifindex);
 		tell(skb, p, &l4, pod, peer, reason);
-		return drop(skb, reason);
+		return drop_silently(skb, reason);
 	}
 	if (ct) { /* still allowed */
 		ct->revision = subject->revision;
@@ -203,9 +203,15 @@ static __always_inline int police_delivery(struct __sk_buff *skb, struct endpoin
 }
 
 /* tc ingress of the host side of a pod's veth, before from_pod. */
-int policy_out(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_EGRESS); }
+int policy_out(struct __sk_buff *skb)
+{
+	return told(skb, DIRECTION_EGRESS, police_interface(skb, DIRECTION_EGRESS));
+}
 
 /* tc egress of the host side of a pod's veth, before to_pod. */
-int policy_in(struct __sk_buff *skb) { return police_interface(skb, DIRECTION_INGRESS); }
+int policy_in(struct __sk_buff *skb)
+{
+	return told(skb, DIRECTION_INGRESS, police_interface(skb, DIRECTION_INGRESS));
+}
 
 #endif

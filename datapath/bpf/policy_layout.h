@@ -118,7 +118,7 @@ struct event {
 };
 _Static_assert(sizeof(struct event) == 72, "event");
 
-/* Value of md_limit[0] (per CPU): how many events were sent in this window. */
+/* Value of md_limit (per CPU), index is enum drop_reason: how many events of it were sent in this window. */
 struct limit {
 	__u64 window;
 	__u64 sent;

@@ -116,7 +116,6 @@ static __always_inline int answer_too_big(struct __sk_buff *skb, struct packet *
 {
 	bool written;
 
-	count(DROP_TOO_BIG, skb->len);
 	if (!p->l4_offset) /* RFC 1122: no answer to a later fragment */
 		return TC_ACT_SHOT;
 	written = p->source.family == FAMILY_V6 ? write_answer6(skb, p, inner_mtu)

@@ -87,7 +87,6 @@ static __always_inline int answer_withdrawn(struct __sk_buff *skb, struct packet
 {
 	bool written;
 
-	count(DROP_PEER_WITHDRAWN, skb->len);
 	if (!is_answered(p))
 		return TC_ACT_SHOT;
 	written = p->source.family == FAMILY_V6 ? write_unreachable6(skb, p) : write_unreachable4(skb, p);

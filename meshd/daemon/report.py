@@ -18,6 +18,7 @@ from meshd.daemon.readiness import EVENTS
 from meshd.daemon.routingreport import RoutingReport
 from meshd.daemon.servercert import ServerCertificate
 from meshd.daemon.store import ClusterState, Shelf
+from meshd.daemon.verdictview import VerdictView
 from meshd.reconcile.delta import UNKNOWN
 from wire.keys import Kind
 
@@ -42,6 +43,7 @@ class Report:
         return {
             **Inspection(self._daemon).routes(),
             **PolicyView(self._daemon).routes(),
+            **VerdictView(self._daemon).routes(),
             "/v1/status": self.status,
             "/v1/plan": self._routing.plan,
             "/v1/desired": self.desired,

@@ -1,26 +1,45 @@
-"""What the kernel told of verdicts, the last few thousand, each with a number. Bounded in every direction: the kernel
-tells at most a thousand a second and CPU and counts the rest; what nobody has read when it falls off is counted too.
+"""What the kernel told of verdicts and drops, the last few thousand, each with a number. Bounded in every direction:
+the kernel tells at most so many a second and CPU of each reason and counts the rest; what nobody has read when it falls
+off is counted too. Records stay as they came until somebody asks.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
 
 from datapath.layout import NOT_DROPS, DropReason
+from datapath.policylayout import Event
 from datapath.ringbuf import PacketEvent, Ring, parse_event
 
 KEPT = 4096
 SLICE = 1000
+MOST = 256
+_ALIKE = slice(Event.reason.offset, Event.source_port.offset)
+_ALIKE_TOO = slice(Event.destination_port.offset, Event.length.offset)
+
+
+@dataclass(slots=True)
+class Told:
+    """`count` events that differ in their source port at most; `event` is the last of them and `number` its number."""
+
+    number: int
+    count: int
+    record: bytes
+
+    @property
+    def event(self) -> PacketEvent:
+        return parse_event(self.record)
 
 
 class Verdicts:
     """`attach` to a ring inside a running loop; `since` for those who watch."""
 
     def __init__(self) -> None:
-        self.kept: deque[tuple[int, PacketEvent]] = deque(maxlen=KEPT)
+        self.kept: deque[bytes] = deque(maxlen=KEPT)
         self.told = 0
         """How many the kernel told."""
-        self.by_reason: Counter[DropReason] = Counter()
         self._ring: Ring | None = None
 
     def attach(self, ring: Ring) -> None:
@@ -35,15 +54,28 @@ class Verdicts:
 
     def add(self, records: Iterable[bytes]) -> None:
         for record in records:
-            event = parse_event(record)
             self.told += 1
-            self.by_reason[event.reason] += 1
-            self.kept.append((self.told, event))
+            self.kept.append(record)
 
-    def since(self, after: int) -> tuple[list[tuple[int, PacketEvent]], int]:
-        """Those with a greater number than `after`, and how many of these were forgotten already."""
-        found = [(number, event) for number, event in self.kept if number > after]
-        return found, self.told - after - len(found) if after <= self.told else 0
+    def since(self, after: int) -> tuple[list[Told], int, int]:
+        """Those with a greater number than `after`, alike ones as one; the number to go on after, as it may be too much
+        for one answer; and how many were forgotten before they were asked for.
+        """
+        first = self.told - len(self.kept) + 1
+        start = min(max(after + 1, first), self.told + 1)
+        lost = max(0, start - after - 1) if after < self.told else 0
+        groups: dict[bytes, Told] = {}
+        number = start - 1
+        for record in islice(self.kept, start - first, None):
+            alike = record[_ALIKE] + record[_ALIKE_TOO]
+            if (group := groups.get(alike)) is not None:
+                group.number, group.count, group.record = number + 1, group.count + 1, record
+            elif len(groups) == MOST:
+                break
+            else:
+                groups[alike] = Told(number + 1, 1, record)
+            number += 1
+        return sorted(groups.values(), key=lambda group: group.number), number, lost
 
     def _read(self) -> None:
         """A slice; the rest makes the descriptor readable again at once."""

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from datapath.layout import DropReason
 from datapath.policylayout import Event
 from meshd.daemon.policyview import PolicyView
+from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
 from meshd.policies import policy
 from tests.support import records
@@ -67,10 +68,12 @@ async def test_what_is_said_of_policies(scene: Scene) -> None:
         event = Event(reason=DropReason.POLICY_AUDITED, family=4, protocol=6, destination_port=80, subject=65537)
         event.source[:4], event.destination[:4] = (20, 0, 0, 1), (10, 0, 0, 1)
         daemon.verdicts.add([bytes(event)])
-        (told,) = view.verdicts("0")["events"]
+        daemon.verdicts.add([bytes(event)])
+        (told,) = VerdictView(daemon).verdicts("0")["events"]
         text = event_text("i", told)
         assert text.startswith("i: audit ingress TCP/80 ")
         assert "20.0.0.1, cluster2, identity 131073" in text
+        assert text.endswith(" (2 times)")
 
 
 def test_a_destination_needs_a_port() -> None:

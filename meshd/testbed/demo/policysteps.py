@@ -71,12 +71,23 @@ def _wait_held(stage: Stage, cluster: str, node: str, pod: str) -> None:
 
 def _reason(stage: Stage, cluster: str, node: str, pod: str, destination: str) -> tuple[str, list[str]]:
     """What the node's kernel told of the drop."""
-    answer = _ask(stage, cluster, node, "/v1/verdicts/0") or {"events": []}
-    for event in reversed(answer["events"]):
+    for event in reversed(_events(stage, cluster, node)):
         if (event["verdict"], event["source"]["pod"], event["destination"]["address"]) == ("drop", pod, destination):
             stage.keep(f"drop-{cluster}.json", event)
             return f"dropped in {cluster} at {event['direction']}: {event['reason']}", []
     return "", [f"{cluster} told of no drop of {pod}"]
+
+
+def _events(stage: Stage, cluster: str, node: str) -> list[Any]:
+    found: list[Any] = []
+    after, told = 0, 1
+    while after < told:
+        answer = _ask(stage, cluster, node, f"/v1/verdicts/{after}")
+        if answer is None:
+            break
+        found += answer["events"]
+        after, told = answer["next"], answer["told"]
+    return found
 
 
 def _count(load: Load) -> str:
