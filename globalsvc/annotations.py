@@ -15,8 +15,11 @@ SHARED = ("service.cilium.io/shared", "io.cilium/shared-service")
 AFFINITY = ("service.cilium.io/affinity", "io.cilium/service-affinity")
 NAMESPACE_GLOBAL = "clustermesh.cilium.io/global"
 
+OURS = "meshd.io/"
+
 #: Every annotation of a Service that meshd reads.
 READ = frozenset(GLOBAL + SHARED + AFFINITY + NAMES)
+_BOOLEAN = ("true", "false", "")
 
 
 class Affinity(StrEnum):
@@ -29,9 +32,13 @@ class Affinity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What a Service asks for. `problems` are sentences for people; the defaults hold where there is one."""
+    """What a Service asks for. `problems` are sentences for people; the defaults hold where there is one.
+
+    `is_doubtful`: whether it shall be global cannot be understood; it is not.
+    """
 
     is_global: bool = False
+    is_doubtful: bool = False
     shared: bool = False
     affinity: Affinity = Affinity.NONE
     preferences: Preferences = NO_PREFERENCES
@@ -40,10 +47,16 @@ class Annotations:
 
 def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
     """Reads a Service's annotations."""
-    is_global = _is_true(_current(annotations, GLOBAL) or "")
-    shared = _current(annotations, SHARED)
-    wanted = (_current(annotations, AFFINITY) or "").lower()
     problems = []
+    name, text = _current(annotations, GLOBAL)
+    is_global, is_doubtful = _is_true(text), text.lower() not in _BOOLEAN
+    if is_doubtful:
+        problems.append(f"{name}: {text!r} is neither true nor false: the service is not global")
+    name, text = _current(annotations, SHARED, default="true")
+    shared = is_global and _is_true(text)
+    if text.lower() not in _BOOLEAN:
+        problems.append(f"{name}: {text!r} is neither true nor false: the service is not shared")
+    wanted = _current(annotations, AFFINITY)[1].lower()
     if wanted in ("", *Affinity):
         affinity = Affinity(wanted or Affinity.NONE)
     else:
@@ -52,12 +65,14 @@ def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
     preferences, odd = parse_preferences(annotations)
     if preferences.min_healthy and affinity is not Affinity.LOCAL:
         problems.append(f"{MIN_HEALTHY} has a meaning only with affinity local: it is ignored")
+    unknown = sorted(name for name in annotations if name.startswith(OURS) and name not in READ)
     return Annotations(
         is_global=is_global,
-        shared=is_global and (shared is None or _is_true(shared)),
+        is_doubtful=is_doubtful,
+        shared=shared,
         affinity=affinity,
         preferences=preferences,
-        problems=(*problems, *odd),
+        problems=(*problems, *odd, *(f"{name} is no annotation that meshd knows: it is ignored" for name in unknown)),
     )
 
 
@@ -67,8 +82,14 @@ def namespace_is_global(annotations: Mapping[str, str], *, default: bool = True)
     return default if value is None else _is_true(value)
 
 
-def _current(annotations: Mapping[str, str], names: tuple[str, str]) -> str | None:
-    return next((annotations[name] for name in names if name in annotations), None)
+def is_read(name: str) -> bool:
+    """Whether a Service's annotation of this name concerns meshd, be it misspelt."""
+    return name in READ or name.startswith(OURS)
+
+
+def _current(annotations: Mapping[str, str], names: tuple[str, str], default: str = "") -> tuple[str, str]:
+    """The name that counts and its value."""
+    return next(((name, annotations[name]) for name in names if name in annotations), (names[0], default))
 
 
 def _is_true(value: str) -> bool:

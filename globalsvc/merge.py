@@ -56,11 +56,15 @@ class Frontend:
 
 @dataclass(frozen=True, slots=True)
 class GlobalService:
-    """A service as this node realises it. `unmatched` are candidates of no frontend. `problems` are sentences."""
+    """A service as this node realises it. `unmatched` are candidates of no frontend. `problems` are sentences.
+
+    Not `is_global`: its annotation cannot be understood, so it has no frontends, and a problem says why.
+    """
 
     name: str
     frontends: tuple[Frontend, ...]
     problems: tuple[str, ...] = ()
+    is_global: bool = True
     session_affinity_timeout_s: int = 0
     balancing: Balancing | None = None
     unmatched: tuple[Candidate, ...] = ()
@@ -82,7 +86,7 @@ def merge(
     place: Place,
     spilling: Mapping[FrontendName, bool] | None = None,
 ) -> GlobalService | None:
-    """The service that results, or None if it is not global in this cluster.
+    """The service that results, or None if it does not ask to be global in this cluster.
 
     `remotes` are the records of the same name, by cluster. `spilling` says of which frontends min-healthy let other
     clusters' backends in before; those that are missing are not known.
@@ -90,6 +94,9 @@ def merge(
     if local is None:
         return None
     annotations = parse_annotations(local.annotations)
+    name = f"{local.namespace}/{local.name}"
+    if annotations.is_doubtful:
+        return GlobalService(name, (), annotations.problems, is_global=False)
     if not annotations.is_global:
         return None
     offers, refused = _offers(local, remotes, place.cluster)
@@ -102,7 +109,7 @@ def merge(
             frontends.append(_frontend(address, port, offers, rules))
             problems |= dict.fromkeys(_sctp_problems(frontends[-1]))
     return GlobalService(
-        name=f"{local.namespace}/{local.name}",
+        name=name,
         frontends=tuple(frontends),
         problems=tuple(problems),
         session_affinity_timeout_s=local.session_affinity_timeout_s,

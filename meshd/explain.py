@@ -105,9 +105,10 @@ def show(answer: Answer, console: Console) -> None:
     console.print(f"[bold]{answer['name']}[/] on {answer['instance']}", highlight=False)
     if not answer["is_global"]:
         console.print(f"  NOT GLOBAL: {answer['reason']}", highlight=False, markup=False)
-        return
     for problem in answer["problems"]:
         console.print(f"  ! {problem}", highlight=False, markup=False)
+    if not answer["is_global"]:
+        return
     affinity = answer["session_affinity_timeout_s"]
     session = f", a client stays with its backend for {affinity} s" if affinity else ""
     console.print(f"  new connections: {answer['balancing']}{session}", highlight=False)

@@ -11,6 +11,8 @@ from rich.table import Table
 from meshd.explain import ask
 from meshd.status import EXIT_OF, WIDTH
 
+_NO_FRONTEND: dict[str, object] = {"frontend": "-", "backends": "-"}
+
 
 @click.group()
 def service() -> None:
@@ -46,7 +48,7 @@ def _table(services: list[dict[str, list[dict[str, object]]]]) -> Table:
         table.add_column(heading, overflow="fold")
     for entry in services:
         problems = "; ".join(map(str, entry["problems"]))
-        for number, frontend in enumerate(entry["frontends"]):
+        for number, frontend in enumerate(entry["frontends"] or [_NO_FRONTEND]):
             name, note = (str(entry["name"]), problems) if number == 0 else ("", "")
             table.add_row(name, str(frontend["frontend"]), str(frontend["backends"]), note)
     return table

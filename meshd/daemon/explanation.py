@@ -50,13 +50,14 @@ def explain_service(daemon: Daemon, name: str) -> Json:
         "cluster": daemon.config.cluster,
         "node": daemon.config.node,
         "instance": daemon.config.name,
-        "is_global": service is not None,
+        "is_global": service is not None and service.is_global,
         "links": {remote.cluster: str(remote.link.state) for remote in daemon.remotes()},
     }
-    if service is None:
+    if service is None or not service.is_global:
         others = sorted(daemon.mesh.remote_services(name))
         offered = f"; {', '.join(others)} would share it" if others else ""
-        return answer | {"reason": f"this cluster has no Service {name} that is annotated global{offered}"}
+        reason = f"this cluster has no Service {name} that is annotated global{offered}"
+        return answer | {"reason": reason, "problems": list(service.problems) if service else []}
     return answer | {
         "problems": list(service.problems),
         "session_affinity_timeout_s": service.session_affinity_timeout_s,

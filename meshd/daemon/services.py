@@ -126,7 +126,7 @@ class Services:
             self.with_problems.pop(name, None)
             service = self._merge(name)
             after = self._wanted(service) if service else {}
-            if service and after:
+            if service and (after or service.problems):
                 self._remember(service, after)
             for key in dict.fromkeys((*(before.frontends if before else ()), *after)):
                 if key in after:

@@ -58,6 +58,14 @@ async def test_explain_gives_the_reason_of_the_selection_and_list_the_numbers(sc
         assert listed.exit_code == 1  # a problem
         assert "default/rebel-base" in listed.output
         assert "perhaps" in listed.output
+        value["annotations"] = {"io.cilium/global-service": "maybe"}
+        scene.one.etcd.put_all({key: json.dumps(value)})
+        await until(lambda: scene.backends() == {}, "not global")
+        unclear = await ask(scene, "explain", "service", "default/rebel-base")
+        assert unclear.exit_code == 1
+        assert "NOT GLOBAL" in unclear.output
+        assert "'maybe' is neither true nor false" in unclear.output
+        assert "maybe" in (await ask(scene, "service", "list")).output
         missing = await ask(scene, "explain", "service", "default/none")
         assert (missing.exit_code, "NOT GLOBAL" in missing.output) == (1, True)
 

@@ -223,6 +223,8 @@ def _zones(words: list[str]) -> list[str]:
 
 
 def _lines(service: GlobalService) -> Iterator[str]:
+    if not service.is_global:
+        yield "not global"
     for frontend in service.frontends:
         yield endpoint_text((frontend.address, frontend.port, PROTOCOLS[frontend.protocol]))
         weights = frontend.weights or (1,) * len(frontend.backends)

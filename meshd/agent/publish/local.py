@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from globalsvc.annotations import READ
+from globalsvc.annotations import is_read
 from meshd.agent.endpoints import Endpoint, is_usable
 from meshd.agent.objects import Service
 from meshd.agent.publish.services import frontend_ips
@@ -10,12 +10,12 @@ from wire.local import LocalBackend, LocalService, ServicePort
 
 
 def local_service(service: Service, namespace: str, endpoints: Sequence[Endpoint]) -> LocalService:
-    """The record of a global service, shared or not, with every backend and its state."""
+    """The record of a service that is global, shared or not, or should perhaps be; with every backend and its state."""
     annotations = sorted(service.metadata.annotations.items())
     return LocalService(
         namespace=namespace,
         name=service.metadata.name,
-        annotations={key: value for key, value in annotations if key in READ},
+        annotations={key: value for key, value in annotations if is_read(key)},
         cluster_ips=frontend_ips(service),
         ports=[
             ServicePort(name=port.name, protocol=port.protocol, port=port.port)

@@ -193,7 +193,7 @@ class Publisher:
             return
         annotations = read_annotations(service)
         self._report(Ref(ObjectKind.SERVICE, *name), annotations.problems)
-        if not annotations.is_global or not self._is_global(name[0]):
+        if not (annotations.is_global or annotations.is_doubtful) or not self._is_global(name[0]):
             return
         endpoints, odd = endpoints_of(self._state, name)
         self._report(Ref(ObjectKind.SERVICE, *name), (*annotations.problems, *odd))

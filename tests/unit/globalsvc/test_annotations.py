@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
-from globalsvc.annotations import READ, Affinity, Annotations, namespace_is_global, parse_annotations
+from globalsvc.annotations import READ, Affinity, Annotations, is_read, namespace_is_global, parse_annotations
+from globalsvc.preferences import BALANCING, DRAIN, MIN_HEALTHY, PRIORITY, WEIGHTS, ZONE_HINTS
 
 OLD = "io.cilium/"
 NEW = "service.cilium.io/"
@@ -12,10 +15,11 @@ NEW = "service.cilium.io/"
         ({}, Annotations()),
         ({OLD + "global-service": "true"}, Annotations(is_global=True, shared=True)),
         ({NEW + "global": "True"}, Annotations(is_global=True, shared=True)),
-        ({NEW + "global": "yes"}, Annotations()),
+        ({NEW + "global": ""}, Annotations()),
         ({NEW + "global": "false", OLD + "global-service": "true"}, Annotations()),
         ({NEW + "global": "true", NEW + "shared": "false"}, Annotations(is_global=True)),
-        ({NEW + "global": "true", OLD + "shared-service": "no"}, Annotations(is_global=True)),
+        ({NEW + "global": "true", OLD + "shared-service": "False"}, Annotations(is_global=True)),
+        ({NEW + "global": "true", OLD + "shared-service": ""}, Annotations(is_global=True)),
         ({NEW + "shared": "true"}, Annotations()),
         ({NEW + "affinity": "local"}, Annotations(affinity=Affinity.LOCAL)),
         ({OLD + "service-affinity": "remote"}, Annotations(affinity=Affinity.REMOTE)),
@@ -31,6 +35,27 @@ def test_an_unknown_affinity_is_shown_and_harmless() -> None:
     parsed = parse_annotations({NEW + "affinity": "nearest"})
     assert parsed.affinity is Affinity.NONE
     assert "nearest" in parsed.problems[0]
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_an_unknown_value_of_any_annotation_is_shown_and_the_safe_default_is_used(name: str) -> None:
+    others = {"service.cilium.io/global": "true"} if "global" not in name else {}
+    parsed, without = parse_annotations(others | {name: "§"}), parse_annotations(others)
+    (problem,) = parsed.problems
+    assert "§" in problem
+    assert name in problem or "affinity" in problem
+    safe = replace(without, shared=False) if "shared" in name else without
+    assert replace(parsed, problems=(), is_doubtful=False) == safe
+    assert parsed.is_doubtful is ("global" in name)
+
+
+def test_every_annotation_is_read_and_a_misspelt_one_is_named() -> None:
+    assert {BALANCING, DRAIN, MIN_HEALTHY, PRIORITY, WEIGHTS, ZONE_HINTS} <= READ
+    assert parse_annotations({"meshd.io/min-healty": "1"}).problems == (
+        "meshd.io/min-healty is no annotation that meshd knows: it is ignored",
+    )
+    assert is_read("meshd.io/min-healty")
+    assert not is_read("example.org/owner")
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,15 @@ def test_toggling_is_a_delete() -> None:
     assert desk.names(Kind.SERVICE) == desk.names(Kind.LOCAL_SERVICE) == set()
 
 
+def test_what_cannot_be_understood_is_shown_to_the_own_daemons_only() -> None:
+    desk = Desk()
+    desk.apply(kubernetes.service("s", annotations={"service.cilium.io/global": "maybe", "example.org/x": "1"}))
+    assert (desk.names(Kind.SERVICE), desk.names(Kind.LOCAL_SERVICE)) == (set(), {"default/s"})
+    (record,) = desk.desired.values()
+    assert b"maybe" in record
+    assert b"example.org" not in record
+
+
 def test_a_namespace_that_is_not_global_shows_nothing() -> None:
     desk = Desk()
     node = kubernetes.node("node-1")
