@@ -32,6 +32,7 @@ def describe(entry: Entry) -> str:
         "md_be4": ("backend_id",),
         "md_be6": ("backend_id",),
         "md_cfg": (),
+        "md_numbers": (),
         "md_subject": ("identity",),
         "md_policy": ("subject", "direction", "peer"),
         "md_outside": ("prefix",),
@@ -112,6 +113,10 @@ def _decode_backend(key: bytes, value: bytes) -> dict[str, object]:
     }
 
 
+def _decode_mark(key: bytes, value: bytes) -> dict[str, object]:
+    return {"mark": int.from_bytes(value, sys.byteorder)}
+
+
 def _decode_svc(key: bytes, value: bytes) -> dict[str, object]:
     v4 = len(key) == ctypes.sizeof(Svc4Key)
     k = (Svc4Key if v4 else Svc6Key).from_buffer_copy(key)
@@ -188,6 +193,7 @@ _DECODERS: Mapping[str, Callable[[bytes, bytes], dict[str, object]]] = MappingPr
         "md_endpoint": _decode_endpoint,
         "md_be4": _decode_backend,
         "md_be6": _decode_backend,
+        "md_numbers": _decode_mark,
         "md_svc4": _decode_svc,
         "md_svc6": _decode_svc,
         "md_affm": _decode_member,

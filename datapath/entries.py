@@ -25,6 +25,7 @@ RANK: Mapping[str, int] = MappingProxyType(
         "md_cfg": 0,
         "md_node": 1,
         "md_endpoint": 1,
+        "md_numbers": 1,
         "md_be4": 2,
         "md_be6": 2,
         "md_affm": 3,
@@ -139,6 +140,12 @@ def backend_entry(backend_id: int, address: IPAddress, port: int, protocol: int)
     if address.version == 4:
         return Entry("md_be4", key, bytes(Be4(_packed4(address), port, protocol)))
     return Entry("md_be6", key, bytes(Be6(_padded(address.packed), port, protocol)))
+
+
+def mark_entry(mark: int) -> Entry:
+    """Numbers of backends up to here are used, or were lately; 0: none were."""
+    _require("mark", mark, 0xFFFFFFFF)
+    return Entry("md_numbers", bytes(4), mark.to_bytes(4, sys.byteorder))
 
 
 def service_entries(address: IPAddress, port: int, protocol: int, backend_ids: Sequence[int]) -> list[Entry]:

@@ -215,6 +215,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_svc6": MapSpec(MapType.HASH, Svc6Key, Svc, 131_072),
         "md_be4": MapSpec(MapType.HASH, u32, Be4, 65_536),
         "md_be6": MapSpec(MapType.HASH, u32, Be6, 65_536),
+        "md_numbers": MapSpec(MapType.ARRAY, u32, u32, 1),
         MAGLEV_PATTERN: MapSpec(MapType.ARRAY, u32, u32, 1),
         "md_maglev": MapSpec(MapType.HASH_OF_MAPS, FrontKey, u32, 65_536),
         "md_aff": MapSpec(MapType.LRU_HASH, AffKey, Aff, 65_536),

@@ -22,6 +22,8 @@ BPF_TABLE_PINNED("hash", struct svc6_key, struct svc, md_svc6, MD_SVC6_SIZE, MD_
 /* backend number -> backend */
 BPF_TABLE_PINNED("hash", __u32, struct be4, md_be4, MD_BE4_SIZE, MD_PINS "/md_be4", BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED("hash", __u32, struct be6, md_be6, MD_BE6_SIZE, MD_PINS "/md_be6", BPF_F_NO_PREALLOC);
+/* 0 -> the number after which the next new backend's comes; the programs do not ask for it */
+BPF_TABLE_PINNED("array", __u32, __u32, md_numbers, MD_NUMBERS_SIZE, MD_PINS "/md_numbers", 0);
 /* What md_maglev holds: one value each, replaced as a whole. The map pinned here is their pattern only. */
 struct maglev {
 	__u32 backend[MD_MAGLEV_ENTRIES];

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterable, Mapping
 
 from datapath.entries import Entry, IPAddress, backend_entry
+from meshd.daemon.numbers import Numbers
 
 PROTOCOLS: Mapping[str, int] = {
     "TCP": socket.IPPROTO_TCP,
@@ -11,54 +12,56 @@ PROTOCOLS: Mapping[str, int] = {
     "SCTP": socket.IPPROTO_SCTP,
 }
 _NAMES = {number: name for name, number in PROTOCOLS.items()}
-ID_MAX = 0xFFFFFFFF
 PORT_MAX = 0xFFFF
 Endpoint = tuple[IPAddress, int, int]
 """Address, port, IPPROTO_* of a backend."""
 
 
 class BackendIds:
-    """Allocation by reference: the first use of a backend gives it a number, the last one gone frees it.
+    """Allocation by reference: the first use of a backend gives it a number, the last one gone gives it back.
 
-    A number that was freed is not given out again before all others were.
+    `now` is monotonic, in seconds.
     """
 
     def __init__(self) -> None:
         self._ids: dict[Endpoint, int] = {}
         self._uses: dict[Endpoint, int] = {}
         self._restored: dict[Endpoint, int] = {}
-        self._taken: set[int] = set()
-        self._last = 0
+        self._numbers = Numbers()
 
-    def restore(self, numbered: Mapping[int, Endpoint]) -> None:
+    @property
+    def mark(self) -> int:
+        """After this number a restart goes on."""
+        return self._numbers.mark
+
+    def restore(self, numbered: Mapping[int, Endpoint], mark: int) -> None:
         """These numbers stand in the maps already: a backend that is used again keeps its own."""
         self._restored = {endpoint: number for number, endpoint in numbered.items()}
-        self._taken = set(numbered)
-        self._last = max(numbered, default=0)
+        self._numbers.restore(numbered, mark)
 
-    def forget_restored(self) -> None:
+    def forget_restored(self, now: float) -> None:
         """Everything has been heard: what is not used now has no claim to its number any more."""
-        self._taken = set(self._ids.values())
+        self._numbers.keep_only(self._ids.values(), now)
         self._restored.clear()
 
-    def acquire(self, endpoint: Endpoint) -> tuple[int, Entry | None]:
+    def acquire(self, endpoint: Endpoint, now: float) -> tuple[int, Entry | None]:
         """Its number, and its entry if this is the first use."""
         number = self._ids.get(endpoint)
         if number is not None:
             self._uses[endpoint] += 1
             return number, None
-        number = self._restored.pop(endpoint, None) or self._next()
+        number = self._restored.pop(endpoint, None) or self._numbers.take(now)
         self._ids[endpoint], self._uses[endpoint] = number, 1
         return number, backend_entry(number, *endpoint)
 
-    def release(self, endpoint: Endpoint) -> Entry | None:
+    def release(self, endpoint: Endpoint, now: float) -> Entry | None:
         """The entry to remove if this was the last use."""
         self._uses[endpoint] -= 1
         if self._uses[endpoint]:
             return None
         del self._uses[endpoint]
         number = self._ids.pop(endpoint)
-        self._taken.discard(number)
+        self._numbers.give_back(number, now)
         return backend_entry(number, *endpoint)
 
     def number(self, endpoint: Endpoint) -> int:
@@ -66,15 +69,6 @@ class BackendIds:
 
     def known(self, endpoint: Endpoint) -> bool:
         return endpoint in self._ids
-
-    def _next(self) -> int:
-        number = self._last
-        while True:
-            number = number % ID_MAX + 1
-            if number not in self._taken:
-                self._last = number
-                self._taken.add(number)
-                return number
 
 
 def endpoint_text(endpoint: Endpoint) -> str:

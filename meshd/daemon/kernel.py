@@ -23,7 +23,8 @@ from routing.hostroute import HostRoute, parse_host_route
 from routing.routes import RouteError
 from wire.records import IPNetwork
 
-MAPS = ("md_cfg", "md_node", "md_be4", "md_be6", "md_affm", "md_maglev", "md_cidrs", "md_ipcache", "md_svc4", "md_svc6")
+_SERVICE_MAPS = ("md_numbers", "md_be4", "md_be6", "md_affm", "md_maglev", "md_svc4", "md_svc6")
+MAPS = ("md_cfg", "md_node", "md_cidrs", "md_ipcache", *_SERVICE_MAPS)
 """The maps that the daemon reconciles; md_endpoint is written by the pods' target."""
 _SERVICES = {"md_svc4": (Svc4Key, "md_be4"), "md_svc6": (Svc6Key, "md_be6")}
 

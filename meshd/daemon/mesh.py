@@ -83,7 +83,7 @@ class Mesh:
     def restore(self, restored: Restoration) -> None:
         """What the maps held at the start. Before the first `refresh`."""
         self._restored = restored
-        self.services.restore(restored.services)
+        self._wish(self.services.restore(restored.services))
 
     @property
     def restored(self) -> bool:
@@ -169,7 +169,7 @@ class Mesh:
 
         Our own cluster is heard first: until then nobody can say what it claims for itself.
         """
-        self.suspicion.now = now
+        self.suspicion.now = self.services.now = now
         own_heard = self._store.synced(self._own, SHARED_KINDS)
         dirty = self._store.take(SLICE, only=None if own_heard else self._own)
         self._wish(self._changes(dirty))

@@ -53,7 +53,8 @@ def restore(dump: Dump, *, max_clusters: int) -> Restoration:
         key: tuple(numbers[i] for slot, i in sorted(slots[key].items()) if slot <= count and i in numbers)
         for key, count in counts.items()
     }
-    return Restoration(Restored(frontends, numbers), dict(dump.get("md_ipcache", {})), max_clusters)
+    mark = next((int(facts["mark"]) for facts in _facts(dump, "md_numbers")), None)
+    return Restoration(Restored(frontends, numbers, mark), dict(dump.get("md_ipcache", {})), max_clusters)
 
 
 def _facts(dump: Dump, name: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ their frontends until their cluster has synced, so that no service loses a backe
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from datapath.entries import MAX_SLOTS, backend_entry, frontend_entry
+from datapath.entries import MAX_SLOTS, backend_entry, frontend_entry, mark_entry
 from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
 from globalsvc.merge import Frontend, GlobalService
 from globalsvc.preferences import Balancing
@@ -20,10 +20,14 @@ from meshd.reconcile.target import Item
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the maps held at the start: frontends with their backends, and the backends' numbers."""
+    """What the maps held at the start: frontends with their backends, and the backends' numbers.
+
+    `mark`: the number after which the next new one comes; None: there is no such entry.
+    """
 
     frontends: Mapping[FrontendKey, tuple[Endpoint, ...]]
     numbers: Mapping[int, Endpoint]
+    mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,10 @@ class Summary:
 
 
 class Services:
-    """Incremental: `update` costs the services that changed. `merge` says what a service is now."""
+    """Incremental: `update` costs the services that changed. `merge` says what a service is now.
+
+    `now` is monotonic, in seconds; whoever calls keeps it up to date.
+    """
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class Services:
         self._merge = merge
         self.balancing = balancing
         self.table_size = table_size
+        self.now = 0.0
         self._ids = BackendIds()
         self._claims: Claims[FrontendKey, Wanted] = Claims(lambda name: ())
         self.summaries: dict[str, Summary] = {}
@@ -93,10 +101,12 @@ class Services:
         entry = frontend_entry(*key, count=0)
         return entry.map, entry.key
 
-    def restore(self, restored: Restored) -> None:
-        self._ids.restore(restored.numbers)
+    def restore(self, restored: Restored) -> Wishes:
+        """Nothing that is wished differs from what was found."""
+        self._ids.restore(restored.numbers, restored.mark or 0)
         self._retained = dict(restored.frontends)
         self._order = dict(restored.frontends)
+        return {} if restored.mark is None else self._mark()
 
     def retain(self, may_stay: Callable[[Endpoint], bool]) -> Wishes:
         """From now on only those of the retained backends stay that `may_stay`."""
@@ -117,10 +127,11 @@ class Services:
         """All sources were heard and what was left over is pruned."""
         self._retained.clear()
         self._order.clear()
-        self._ids.forget_restored()
+        self._ids.forget_restored(self.now)
 
     def update(self, names: Iterable[str]) -> Wishes:
         wishes: Wishes = {}
+        mark = self._ids.mark
         for name in names:
             before = self.summaries.pop(name, None)
             self.with_problems.pop(name, None)
@@ -134,7 +145,11 @@ class Services:
                 else:
                     self._claims.drop(key, name)
                 wishes |= self._publish(key)
-        return wishes
+        return wishes if self._ids.mark == mark else wishes | self._mark()
+
+    def _mark(self) -> Wishes:
+        entry = mark_entry(self._ids.mark)
+        return {(entry.map, entry.key): entry.value}
 
     def _remember(self, service: GlobalService, wanted: Mapping[FrontendKey, Wanted]) -> None:
         problems = service.problems
@@ -154,7 +169,7 @@ class Services:
             order = before.endpoints if before else self._order.get(key, ())
             endpoints = winner[1].place(order, self._retained.get(key, ()))[:MAX_SLOTS]
             for endpoint in set(endpoints).difference(before.endpoints if before else ()):
-                _, entry = self._ids.acquire(endpoint)
+                _, entry = self._ids.acquire(endpoint, self.now)
                 if entry:
                     wishes[entry.map, entry.key] = entry.value
             numbers = [self._ids.number(endpoint) for endpoint in endpoints]
@@ -164,7 +179,7 @@ class Services:
         gone: Wishes = before.leftovers(after) if before else {}
         if before:
             for endpoint in set(before.endpoints).difference(after.endpoints if after else ()):
-                if entry := self._ids.release(endpoint):
+                if entry := self._ids.release(endpoint, self.now):
                     gone[entry.map, entry.key] = None
         return gone | wishes
 

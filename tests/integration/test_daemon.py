@@ -38,7 +38,7 @@ async def test_both_clusters_backends_and_addresses_reach_the_maps(scene: Scene)
         assert scene.interfaces.attached == [7]
         held = {name: len(entries) for name, entries in scene.maps.content.items() if entries}
         del held["md_outside"]  # the addresses of the machine that this test runs on, and of the nodes
-        own = {"md_endpoint": 1, "md_cfg": 1, "md_node": 2}
+        own = {"md_endpoint": 1, "md_cfg": 1, "md_node": 2, "md_numbers": 1}
         assert held == {"md_be4": 4, "md_svc4": 5, "md_ipcache": 3, "md_cidrs": 1, **own}
         assert [str(route) for route in scene.routes.content.values()] == ["20.0.0.0/24 dev 8 src 172.18.1.11"]
 

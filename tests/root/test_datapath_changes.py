@@ -8,19 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import pytest
 
 from globalsvc.backend import Backend
-from globalsvc.merge import Frontend, GlobalService
 from globalsvc.preferences import Balancing
-from meshd.daemon.kernel import MAPS, MapShape, MapTarget
-from meshd.daemon.restoration import restore
-from meshd.daemon.services import Services
-from meshd.reconcile.delta import Delta
-from meshd.reconcile.execution import execute
+from tests.support.changing import Changing, service
 from tests.support.netns import joined
 from tests.support.twonodes import TwoNodes, two_nodes
 
@@ -36,57 +30,6 @@ FRONTEND = ip_address("30.3.1.1")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with two_nodes(tmp_path_factory.mktemp("mesh")) as made:
         yield made
-
-
-@dataclass
-class Changing:
-    """The daemon's own computation and reconciler on the node's maps, with services as a dictionary."""
-
-    mesh: TwoNodes
-    model: dict[str, GlobalService] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.services = Services(self.model.get)
-        self.target = MapTarget(self.mesh.a.maps)
-        self.delta = Delta(MapShape())
-        held = {name: self.target.dump(name) for name in MAPS}
-        for name, entries in held.items():
-            self.delta.restore(name, entries)
-        self.services.restore(restore(held, max_clusters=255).services)
-
-    def clear(self) -> None:
-        """Everything was heard, and nothing of what was found is wanted."""
-        self.services.forget_restored()
-        for name in MAPS:
-            if name not in ("md_cfg", "md_ipcache"):
-                self.delta.prune(name, lambda key, value: True)
-        self.write()
-
-    def set(self, service: GlobalService) -> int:
-        """How many entries were written or removed for it."""
-        self.want(service)
-        return self.write()
-
-    def want(self, service: GlobalService) -> None:
-        self.model[service.name] = service
-        for (map, key), value in self.services.update([service.name]).items():
-            self.delta.want(map, key, value)
-
-    def write(self) -> int:
-        round = self.delta.plan()
-        if round is None:
-            return 0
-        outcome = execute(round, self.target, MapShape(), self.delta.realised, self.delta.possible)
-        assert not outcome.failed
-        for item, value in outcome.done.items():
-            self.delta.record(*item, value)
-        return outcome.upserts + outcome.deletes
-
-
-def service(name: str, address: object, backends: list[Backend], balancing: Balancing, weighted: bool) -> GlobalService:
-    weights = tuple(random.randint(1, 5) for _ in backends) if weighted else ()
-    frontend = Frontend(ip_address(str(address)), 80, "TCP", "", tuple(backends), weights)
-    return GlobalService(name, (frontend,), balancing=balancing)
 
 
 @pytest.mark.parametrize("balancing", BALANCINGS)
@@ -121,7 +64,7 @@ def test_no_connection_is_refused_or_lost_while_everything_changes(mesh: TwoNode
                 continue
 
     live = [Backend(mesh.client.v4, server.getsockname()[1], "TCP", "c") for server in listening]
-    changing = Changing(mesh)
+    changing = Changing(mesh.a.maps)
     changing.clear()
     changing.set(service("ns/watched", FRONTEND, live[:2], balancing, False))
     # A new Maglev table waits for the kernel's grace period: the daemon takes what came meanwhile as one round.
@@ -160,19 +103,19 @@ def _change(changing: Changing, live: list[Backend], balancing: Balancing) -> No
 
 def test_numbers_and_slots_survive_a_restart_which_writes_nothing(mesh: TwoNodes) -> None:
     backends = [Backend(ip_address(f"10.8.0.{host}"), 80, "TCP", "c") for host in range(1, 60)]
-    before = Changing(mesh)
+    before = Changing(mesh.a.maps)
     before.clear()
     for number in range(40):
         chosen = random.Random(number).sample(backends, 20)
         balancing = BALANCINGS[number % 2]
         before.set(service(f"ns/s{number % 10}", f"30.3.3.{number % 10 + 1}", chosen, balancing, number % 3 == 0))
-    after = Changing(mesh, before.model)
+    after = Changing(mesh.a.maps, before.model)
     assert sum(after.set(each) for each in list(before.model.values())) == 0
 
 
 def test_one_backend_of_five_thousand_changes_a_handful_of_entries(mesh: TwoNodes) -> None:
     backends = [Backend(ip_address(f"10.7.{n // 250}.{n % 250}"), 80, "TCP", "c") for n in range(5000)]
-    changing = Changing(mesh)
+    changing = Changing(mesh.a.maps)
     changing.set(service("ns/large", "30.3.4.1", backends, Balancing.RANDOM, False))
     # Removed from the middle: the last one moves in, the count, the last slot and the backend go.
     written = changing.set(service("ns/large", "30.3.4.1", backends[:2000] + backends[2001:], Balancing.RANDOM, False))

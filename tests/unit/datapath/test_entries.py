@@ -49,6 +49,12 @@ def test_golden_bytes_of_an_endpoint_entry() -> None:
     assert entry.value.hex() == "07000000" + "03000100" + "020000000001" + "020000000002" + "00000000"
 
 
+def test_golden_bytes_of_the_mark() -> None:
+    entry = entries.mark_entry(0x0102)
+    assert (entry.map, entry.key.hex(), entry.value.hex()) == ("md_numbers", "00000000", "02010000")
+    assert describe(entry) == "mark=258"
+
+
 def test_golden_bytes_of_a_service() -> None:
     made = entries.service_entries(ip_address("10.96.0.1"), 8080, TCP, [5, 9])
     assert [e.map for e in made] == ["md_svc4"] * 3

@@ -1,0 +1,60 @@
+"""Numbers that are given out upwards and rest before they are used again. Pure.
+
+The kernel remembers numbers longer than we do: flows that are translated per packet keep that of their backend, and ask
+no more than whether there is one. So a number must not soon mean somebody else: it rests for a grace, all others come
+first, and a restart goes on where the last process stopped. That place, the mark, stands in the kernel; it is moved in
+large steps, so that it is seldom written.
+"""
+
+from collections.abc import Iterable
+from itertools import takewhile
+
+NUMBER_MAX = 0xFFFFFFFF
+GRACE_S = 600.0
+STEP = 4096
+RESTING_MAX = 1 << 17
+"""More than these are not remembered: all numbers that were never used come before them anyway."""
+
+
+class Numbers:
+    """1 to NUMBER_MAX. `now` is monotonic, in seconds."""
+
+    def __init__(self) -> None:
+        self._taken: set[int] = set()
+        self._rests_until: dict[int, float] = {}
+        self._last = 0
+        self.mark = 0
+        """The next process begins after this number."""
+
+    def restore(self, taken: Iterable[int], mark: int) -> None:
+        """These stand in the maps, and up to the mark others may have stood there lately."""
+        self._taken = set(taken)
+        self._last = mark or max(self._taken, default=0)
+        self.mark = mark
+
+    def keep_only(self, taken: Iterable[int], now: float) -> None:
+        """The others are given back."""
+        for number in self._taken.difference(taken):
+            self.give_back(number, now)
+
+    def take(self, now: float) -> int:
+        for number in list(takewhile(lambda each: self._rests_until[each] <= now, self._rests_until)):
+            del self._rests_until[number]
+        number = self._last % NUMBER_MAX + 1
+        while number in self._taken or number in self._rests_until:
+            number = number % NUMBER_MAX + 1
+        self._last = number
+        self._taken.add(number)
+        if not self._is_marked(number):
+            self.mark = min(number + STEP, NUMBER_MAX)
+        return number
+
+    def give_back(self, number: int, now: float) -> None:
+        self._taken.discard(number)
+        self._rests_until.pop(number, None)
+        self._rests_until[number] = now + GRACE_S
+        if len(self._rests_until) > RESTING_MAX:
+            del self._rests_until[next(iter(self._rests_until))]
+
+    def _is_marked(self, number: int) -> bool:
+        return self.mark - STEP <= number <= self.mark
