@@ -2,7 +2,9 @@
 
 import socket
 from collections.abc import Iterable, Mapping
+from typing import cast
 
+from datapath.description import decode
 from datapath.entries import Entry, IPAddress, backend_entry
 from meshd.daemon.numbers import Numbers
 
@@ -69,6 +71,12 @@ class BackendIds:
 
     def known(self, endpoint: Endpoint) -> bool:
         return endpoint in self._ids
+
+
+def endpoint_of(entry: Entry) -> Endpoint:
+    """The backend in an entry of md_be4 or md_be6."""
+    facts = decode(entry)
+    return cast(Endpoint, (facts["address"], facts["port"], facts["protocol"]))
 
 
 def endpoint_text(endpoint: Endpoint) -> str:

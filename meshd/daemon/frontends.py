@@ -1,6 +1,6 @@
 """The entries of one frontend: its slots, and what session affinity and Maglev need beside them. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from datapath.entries import Entry, IPAddress, frontend_entry, maglev_entry, member_entry, slot_entry
@@ -23,9 +23,16 @@ class Wanted:
     session_affinity_timeout_s: int = 0
     maglev: bool = False
 
-    def place(self, before: Sequence[Endpoint], retained: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-        """The slots' backends, close to where they were."""
-        return place_slots(before, (*self.weights, *retained))
+    def place(
+        self, before: Sequence[Endpoint], retained: Iterable[Endpoint], refused: Set[Endpoint] = frozenset()
+    ) -> tuple[Endpoint, ...]:
+        """The slots' backends, close to where they were; without those that the kernel has no room for."""
+        wanted = (*self.weights, *retained)
+        return place_slots(before, [each for each in wanted if each not in refused] if refused else wanted)
+
+    def waiting(self, retained: Iterable[Endpoint], refused: Set[Endpoint]) -> tuple[Endpoint, ...]:
+        """Those without a slot until the kernel has room for them."""
+        return tuple(dict.fromkeys(each for each in (*self.weights, *retained) if each in refused)) if refused else ()
 
     def is_too_many_for(self, table_size: int) -> bool:
         return self.maglev and len(self.weights) > table_size
@@ -39,13 +46,19 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A frontend's entries: slots by number (from 1 on), all others by where they stand."""
+    """A frontend's entries: slots by number (from 1 on), all others by where they stand. `waiting` have no slot yet."""
 
     key: FrontendKey
     endpoints: tuple[Endpoint, ...]
     slots: tuple[Slot, ...]
     others: Mapping[Item, bytes]
     frontend: Entry
+    waiting: tuple[Endpoint, ...] = ()
+
+    @property
+    def referred(self) -> set[Endpoint]:
+        """The backends whose entries are wanted for it."""
+        return {*self.endpoints, *self.waiting}
 
     @property
     def has_table(self) -> bool:

@@ -26,6 +26,7 @@ from wire.records import IPNetwork
 _SERVICE_MAPS = ("md_numbers", "md_be4", "md_be6", "md_affm", "md_maglev", "md_svc4", "md_svc6")
 MAPS = ("md_cfg", "md_node", "md_cidrs", "md_ipcache", *_SERVICE_MAPS)
 """The maps that the daemon reconciles; md_endpoint is written by the pods' target."""
+BACKEND_MAPS = ("md_be4", "md_be6")
 _SERVICES = {"md_svc4": (Svc4Key, "md_be4"), "md_svc6": (Svc6Key, "md_be6")}
 
 

@@ -14,7 +14,7 @@ from globalsvc.preferences import MIN_HEALTHY, ZONE_HINTS, Balancing
 from identity.numbering import cluster_of
 from meshd.daemon.addresses import Addresses
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
-from meshd.daemon.backends import PROTOCOLS, Endpoint
+from meshd.daemon.backends import PROTOCOLS, Endpoint, endpoint_of
 from meshd.daemon.members import Members
 from meshd.daemon.nodes import Nodes
 from meshd.daemon.prefixes import Prefixes
@@ -25,6 +25,7 @@ from meshd.daemon.suspicion import Suspicion
 from meshd.daemon.wantedroutes import ROUTES, WantedRoutes
 from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
+from meshd.reconcile.target import Item
 from routing.plan import Settings, Surroundings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 from wire.local import LocalService
@@ -101,6 +102,12 @@ class Mesh:
     def configure(self, settings: Settings) -> None:
         """How the nodes of other clusters shall be reached."""
         self._wish(self.nodes.configure(settings))
+
+    def refuse(self, backends: Set[Item]) -> None:
+        """The entries of these backends, and of no others, could not be written."""
+        desired = self._maps.desired
+        entries = [Entry(map, key, desired[map][key]) for map, key in backends if key in desired[map]]
+        self._wish(self.services.refuse(frozenset(map(endpoint_of, entries))))
 
     def merge(self, name: str) -> GlobalService | None:
         """The global service of that name as of now."""

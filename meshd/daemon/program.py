@@ -23,7 +23,7 @@ from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
-from meshd.daemon.kernel import MapShape, PodShape, PolicyShape, RouteShape
+from meshd.daemon.kernel import BACKEND_MAPS, MapShape, PodShape, PolicyShape, RouteShape
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
@@ -44,6 +44,7 @@ from meshd.daemon.wantedroutes import ROUTES
 from meshd.daemon.ways import Ways
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
+from meshd.reconcile.target import Item
 from routing.plan import Settings
 from routing.tunnel import BadTunnel, parse_tunnel
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
@@ -152,6 +153,7 @@ class Daemon:
         self._ring = datapath.ring
         self._pod_target = datapath.pods
         self._interfaces_moved = False
+        self._refused: frozenset[Item] = frozenset()
         self._restore(datapath)
 
     def _restore(self, datapath: Datapath) -> None:
@@ -263,6 +265,9 @@ class Daemon:
         settings = self._settings()
         if settings != self.mesh.nodes.settings:
             self.mesh.configure(settings)
+        if (refused := self._refused_backends()) != self._refused:
+            self._refused = refused
+            self.mesh.refuse(refused)
         more = self.mesh.refresh(time.monotonic())
         self.ways.look()
         self.policing.set_here(set(self.mesh.addresses.local_pods.values()))
@@ -279,7 +284,12 @@ class Daemon:
             self.config.subnets,
         )
 
+    def _refused_backends(self) -> frozenset[Item]:
+        return frozenset(item for item in self.maps.retries.failures if item[0] in BACKEND_MAPS)
+
     def _settled(self) -> None:
+        if self._refused_backends() != self._refused:
+            self.loop.wake()
         self.ways.look()
         if self.policing.feels_shortage():
             self.loop.wake()

@@ -4,8 +4,8 @@ After a restart the maps hold backends of clusters that have not been heard yet.
 their frontends until their cluster has synced, so that no service loses a backend because a source is late.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 
 from datapath.entries import MAX_SLOTS, backend_entry, frontend_entry, mark_entry
 from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
@@ -62,6 +62,7 @@ class Services:
         self._published: dict[FrontendKey, Published] = {}
         self._retained: dict[FrontendKey, tuple[Endpoint, ...]] = {}
         self._order: dict[FrontendKey, tuple[Endpoint, ...]] = {}
+        self._refused: Set[Endpoint] = frozenset()
 
     def __len__(self) -> int:
         return len(self.summaries)
@@ -129,6 +130,17 @@ class Services:
         self._order.clear()
         self._ids.forget_restored(self.now)
 
+    def refuse(self, endpoints: Set[Endpoint]) -> Wishes:
+        """The kernel could not take these backends; all others it can. A frontend does without them until it can, so
+        that it keeps no slot for one that left, whose room is needed.
+        """
+        changed = self._refused ^ endpoints
+        self._refused = endpoints
+        wishes: Wishes = {}
+        for key in [key for key, published in self._published.items() if not changed.isdisjoint(published.referred)]:
+            wishes |= self._publish(key)
+        return wishes
+
     def update(self, names: Iterable[str]) -> Wishes:
         wishes: Wishes = {}
         mark = self._ids.mark
@@ -162,26 +174,38 @@ class Services:
     def _publish(self, key: FrontendKey) -> Wishes:
         """What changes in the entries of one frontend and of the backends it uses."""
         before = self._published.pop(key, None)
+        held = before.referred if before else set()
         winner = self._claims.winner(key)
         wishes: Wishes = {}
         after = None
+        wanted: set[Endpoint] = set()
         if winner is not None:
-            order = before.endpoints if before else self._order.get(key, ())
-            endpoints = winner[1].place(order, self._retained.get(key, ()))[:MAX_SLOTS]
-            for endpoint in set(endpoints).difference(before.endpoints if before else ()):
-                _, entry = self._ids.acquire(endpoint, self.now)
-                if entry:
-                    wishes[entry.map, entry.key] = entry.value
-            numbers = [self._ids.number(endpoint) for endpoint in endpoints]
-            after = compute_entries(key, winner[1], endpoints, numbers, self.table_size)
+            after, acquired = self._compute(key, winner[1], before, held)
+            wanted = after.referred
+            wishes |= acquired | after.changes(before)
             self._published[key] = after
-        wishes |= after.changes(before) if after else {}
         gone: Wishes = before.leftovers(after) if before else {}
-        if before:
-            for endpoint in set(before.endpoints).difference(after.endpoints if after else ()):
-                if entry := self._ids.release(endpoint, self.now):
-                    gone[entry.map, entry.key] = None
+        for endpoint in held - wanted:
+            if entry := self._ids.release(endpoint, self.now):
+                gone[entry.map, entry.key] = None
         return gone | wishes
+
+    def _compute(
+        self, key: FrontendKey, wanted: Wanted, before: Published | None, held: Set[Endpoint]
+    ) -> tuple[Published, Wishes]:
+        """What the frontend is to be, and the entries of the backends that nobody used before."""
+        retained = self._retained.get(key, ())
+        order = before.endpoints if before else self._order.get(key, ())
+        endpoints = wanted.place(order, retained, self._refused)[:MAX_SLOTS]
+        waiting = wanted.waiting(retained, self._refused)
+        acquired: Wishes = {}
+        for endpoint in {*endpoints, *waiting} - held:
+            _, entry = self._ids.acquire(endpoint, self.now)
+            if entry:
+                acquired[entry.map, entry.key] = entry.value
+        numbers = [self._ids.number(endpoint) for endpoint in endpoints]
+        made = compute_entries(key, wanted, endpoints, numbers, self.table_size)
+        return (replace(made, waiting=waiting) if waiting else made), acquired
 
     def _wanted(self, service: GlobalService) -> dict[FrontendKey, Wanted]:
         return {

@@ -15,7 +15,7 @@ from certs.names import Kind as LeafKind
 from certs.names import Leaf
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath
-from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
+from meshd.daemon.kernel import MAPS, MapTarget, PinnedMaps, PodTarget, RouteTarget
 from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.program import Daemon, read_local_file
 from meshd.daemon.report import Report
@@ -42,6 +42,12 @@ class Scene:
     interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
     routes: FakeRoutes = field(default_factory=FakeRoutes)
     health_port: int = field(default_factory=free_port)
+    kernel: PinnedMaps | None = None
+    """Real maps in the place of the fake ones."""
+
+    @property
+    def _maps(self) -> PinnedMaps:
+        return self.kernel or self.maps
 
     @property
     def mesh_folder(self) -> Path:
@@ -64,9 +70,9 @@ class Scene:
     async def daemon(self) -> AsyncIterator[Daemon]:
         """A daemon on the fake kernel as it is, until the end of the block."""
         with ThreadPoolExecutor(1) as executor:
-            target = MapTarget(self.maps)
+            target = MapTarget(self._maps)
             pods = PodTarget(
-                self.maps, find=self.interfaces.find, attach=self.interfaces.attach, police=self.interfaces.police
+                self._maps, find=self.interfaces.find, attach=self.interfaces.attach, police=self.interfaces.police
             )
             held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
             routes = RouteTarget(self.routes)
@@ -83,7 +89,8 @@ class Scene:
 
     def backends(self) -> dict[str, set[str]]:
         """Frontends with their backends, as the kernel would balance them."""
-        frontends = restore(self.maps.content, max_clusters=255).services.frontends
+        held = {name: self._maps.dump(name) for name in MAPS}
+        frontends = restore(held, max_clusters=255).services.frontends
         names = {6: "TCP", 17: "UDP"}
         return {f"{a}:{p}/{names[t]}": {str(b[0]) for b in backends} for (a, p, t), backends in frontends.items()}
 

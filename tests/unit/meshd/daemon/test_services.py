@@ -135,6 +135,25 @@ def test_only_those_that_may_stay_are_retained() -> None:
     assert again.seen() == {"30.1.1.1": ["10.0.0.2"]}
 
 
+def test_a_frontend_does_without_what_the_kernel_cannot_take_and_frees_what_left() -> None:
+    world = World()
+    world.set("ns/a", {"30.1.1.1": [1, 2]})
+    refused = frozenset({_endpoint(3)})
+    world.write(world.services.refuse(refused))
+    world.set("ns/a", {"30.1.1.1": [1, 3]})
+    assert world.seen() == {"30.1.1.1": ["10.0.0.1"]}
+    assert len(world.maps.content["md_be4"]) == 2  # that of 3 is wanted all the same
+    world.write(world.services.refuse(frozenset()))
+    assert world.seen() == {"30.1.1.1": ["10.0.0.1", "10.0.0.3"]}
+    world.write(world.services.refuse(refused))
+    world.set("ns/a", None)
+    assert world.entries() == 0
+
+
+def _endpoint(host: int) -> Endpoint:
+    return ip_address(f"10.0.0.{host}"), 8080, 6
+
+
 def test_a_service_without_backends_has_a_frontend_that_refuses() -> None:
     world = World()
     world.set("ns/a", {"30.1.1.1": []})
