@@ -106,94 +106,85 @@ static __always_inline bool takes_alias(struct svc *slot)
 	return slot->count && (bpf_get_prandom_u32() & CHANCE_MASK) < slot->count;
 }
 
-static __always_inline __u32 random_backend4(struct svc4_key *key, __u16 count)
+/* Slot 0 is the frontend itself. `family` is a constant wherever this is used: only one half remains. */
+static __always_inline struct svc *lookup_slot(struct front_key *front, __u8 family, __u16 slot)
 {
-	struct svc *slot;
+	if (family == FAMILY_V4) {
+		struct svc4_key key = {
+			.address = front->address[0], .port = front->port, .slot = slot, .protocol = front->protocol,
+		};
 
-	key->slot = random_slot(count);
-	slot = md_svc4.lookup(key);
-	if (slot && takes_alias(slot)) {
-		key->slot = slot->flags;
-		slot = md_svc4.lookup(key);
+		return md_svc4.lookup(&key);
+	} else {
+		struct svc6_key key = {.port = front->port, .slot = slot, .protocol = front->protocol};
+
+		__builtin_memcpy(key.address, front->address, sizeof(key.address));
+		return md_svc6.lookup(&key);
 	}
+}
+
+/* An alias that is just coming or going does not count. */
+static __always_inline __u32 random_backend(struct front_key *front, __u8 family, __u16 count)
+{
+	struct svc *slot = lookup_slot(front, family, random_slot(count)), *alias = 0;
+
+	if (slot && takes_alias(slot))
+		alias = lookup_slot(front, family, slot->flags);
+	if (alias)
+		return alias->backend;
 	return slot ? slot->backend : 0;
 }
 
-static __always_inline __u32 random_backend6(struct svc6_key *key, __u16 count)
+/* Where the backend with the number in *chosen is; false if there is none. */
+static __always_inline bool locate_backend(__u8 family, struct nat *chosen)
 {
-	struct svc *slot;
+	__u32 number = chosen->backend;
 
-	key->slot = random_slot(count);
-	slot = md_svc6.lookup(key);
-	if (slot && takes_alias(slot)) {
-		key->slot = slot->flags;
-		slot = md_svc6.lookup(key);
+	if (family == FAMILY_V4) {
+		struct be4 *backend = md_be4.lookup(&number);
+
+		if (!backend)
+			return false;
+		chosen->address[0] = backend->address;
+		chosen->port = backend->port;
+	} else {
+		struct be6 *backend = md_be6.lookup(&number);
+
+		if (!backend)
+			return false;
+		__builtin_memcpy(chosen->address, backend->address, sizeof(chosen->address));
+		chosen->port = backend->port;
 	}
-	return slot ? slot->backend : 0;
+	return true;
 }
 
-/* A backend for the client of the frontend in *key (slot 0), or none; *number is its number. */
-static __always_inline struct be4 *select_backend4(struct svc4_key *key, struct client *client, __u32 *number)
+/* A backend for the client of the frontend; false if it has none. */
+static __always_inline bool select_backend(struct front_key *front, __u8 family, struct client *client,
+					   struct nat *chosen)
 {
-	struct front_key front = {
-		.address = {key->address}, .port = key->port, .protocol = key->protocol, .family = FAMILY_V4,
-	};
-	struct be4 *backend;
 	struct svc *svc;
 
 	for (int i = 0; i < PICK_ATTEMPTS; i++) {
-		key->slot = 0;
-		svc = md_svc4.lookup(key);
+		svc = lookup_slot(front, family, 0);
 		if (!svc || !svc->count)
-			return 0;
-		*number = 0;
-		if (svc->flags & SVC_AFFINITY && i == 0)
-			*number = last_backend(&front, client, svc->backend);
-		if (*number && (backend = md_be4.lookup(number)))
-			return backend;
+			return false;
+		if (svc->flags & SVC_AFFINITY && i == 0) {
+			chosen->backend = last_backend(front, client, svc->backend);
+			if (chosen->backend && locate_backend(family, chosen))
+				return true;
+		}
+		chosen->backend = 0;
 		if (svc->flags & SVC_MAGLEV && i < 2)
-			*number = maglev_backend(&front, client->hash);
-		if (!*number)
-			*number = random_backend4(key, svc->count);
-		backend = md_be4.lookup(number);
-		if (!backend)
+			chosen->backend = maglev_backend(front, client->hash);
+		if (!chosen->backend)
+			chosen->backend = random_backend(front, family, svc->count);
+		if (!locate_backend(family, chosen))
 			continue;
 		if (svc->flags & SVC_AFFINITY)
-			remember_backend(&front, client, *number);
-		return backend;
+			remember_backend(front, client, chosen->backend);
+		return true;
 	}
-	return 0;
-}
-
-static __always_inline struct be6 *select_backend6(struct svc6_key *key, struct client *client, __u32 *number)
-{
-	struct front_key front = {.port = key->port, .protocol = key->protocol, .family = FAMILY_V6};
-	struct be6 *backend;
-	struct svc *svc;
-
-	__builtin_memcpy(front.address, key->address, sizeof(front.address));
-	for (int i = 0; i < PICK_ATTEMPTS; i++) {
-		key->slot = 0;
-		svc = md_svc6.lookup(key);
-		if (!svc || !svc->count)
-			return 0;
-		*number = 0;
-		if (svc->flags & SVC_AFFINITY && i == 0)
-			*number = last_backend(&front, client, svc->backend);
-		if (*number && (backend = md_be6.lookup(number)))
-			return backend;
-		if (svc->flags & SVC_MAGLEV && i < 2)
-			*number = maglev_backend(&front, client->hash);
-		if (!*number)
-			*number = random_backend6(key, svc->count);
-		backend = md_be6.lookup(number);
-		if (!backend)
-			continue;
-		if (svc->flags & SVC_AFFINITY)
-			remember_backend(&front, client, *number);
-		return backend;
-	}
-	return 0;
+	return false;
 }
 
 #endif

@@ -118,30 +118,12 @@ static __always_inline __u32 flow_hash(struct packet *p, struct ports *ports)
 static __always_inline bool choose_backend(struct packet *p, struct ports *ports, struct nat *nat)
 {
 	struct client client = {.kind = CLIENT_ADDRESS, .hash = flow_hash(p, ports)};
+	struct front_key front = {.port = ports->destination, .protocol = p->protocol, .family = p->destination.family};
 
 	__builtin_memcpy(client.word, p->source.word, sizeof(client.word));
-	if (p->destination.family == FAMILY_V4) {
-		struct svc4_key key = {
-			.address = p->destination.word[0], .port = ports->destination, .protocol = p->protocol,
-		};
-		struct be4 *backend = select_backend4(&key, &client, &nat->backend);
-
-		if (!backend)
-			return false;
-		nat->address[0] = backend->address;
-		nat->port = backend->port;
-	} else {
-		struct svc6_key key = {.port = ports->destination, .protocol = p->protocol};
-		struct be6 *backend;
-
-		__builtin_memcpy(key.address, p->destination.word, sizeof(key.address));
-		backend = select_backend6(&key, &client, &nat->backend);
-		if (!backend)
-			return false;
-		__builtin_memcpy(nat->address, backend->address, sizeof(nat->address));
-		nat->port = backend->port;
-	}
-	return true;
+	__builtin_memcpy(front.address, p->destination.word, sizeof(front.address));
+	return front.family == FAMILY_V4 ? select_backend(&front, FAMILY_V4, &client, nat)
+					 : select_backend(&front, FAMILY_V6, &client, nat);
 }
 
 /* Whether this packet may go elsewhere than those of its flow before it. */

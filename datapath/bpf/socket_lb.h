@@ -85,54 +85,52 @@ static __always_inline void client_of(struct bpf_sock_addr *ctx, struct client *
 
 static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address, bool mapped)
 {
-	struct svc4_key key = {.address = address, .port = ctx->user_port, .protocol = ctx->protocol};
-	struct rev4 frontend = {.address = key.address, .port = key.port};
+	struct front_key front = {
+		.address = {address}, .port = ctx->user_port, .protocol = ctx->protocol, .family = FAMILY_V4,
+	};
+	struct rev4 frontend = {.address = address, .port = front.port};
 	struct rev4_key reverse = {};
 	struct client client = {};
-	struct be4 *backend;
-	__u32 number;
+	struct nat chosen = {};
 
-	if (!md_svc4.lookup(&key) || is_node_socket(ctx))
+	if (!lookup_slot(&front, FAMILY_V4, 0) || is_node_socket(ctx))
 		return ALLOW;
 	client_of(ctx, &client);
-	backend = select_backend4(&key, &client, &number);
-	if (!backend)
+	if (!select_backend(&front, FAMILY_V4, &client, &chosen))
 		return refuse();
 	reverse.cookie = socket_cookie(ctx);
-	reverse.address = backend->address;
-	reverse.port = backend->port;
+	reverse.address = chosen.address[0];
+	reverse.port = chosen.port;
 	md_rev4.update(&reverse, &frontend);
 	if (mapped)
-		ctx->user_ip6[3] = backend->address;
+		ctx->user_ip6[3] = chosen.address[0];
 	else
-		ctx->user_ip4 = backend->address;
-	ctx->user_port = backend->port;
+		ctx->user_ip4 = chosen.address[0];
+	ctx->user_port = chosen.port;
 	return ALLOW;
 }
 
 static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
 {
-	struct svc6_key key = {.port = ctx->user_port, .protocol = ctx->protocol};
-	struct rev6 frontend = {.port = key.port};
+	struct front_key front = {.port = ctx->user_port, .protocol = ctx->protocol, .family = FAMILY_V6};
+	struct rev6 frontend = {.port = front.port};
 	struct rev6_key reverse = {};
 	struct client client = {};
-	struct be6 *backend;
-	__u32 number;
+	struct nat chosen = {};
 
-	read_address6(ctx, key.address);
-	__builtin_memcpy(frontend.address, key.address, sizeof(key.address));
-	if (!md_svc6.lookup(&key) || is_node_socket(ctx))
+	read_address6(ctx, front.address);
+	__builtin_memcpy(frontend.address, front.address, sizeof(front.address));
+	if (!lookup_slot(&front, FAMILY_V6, 0) || is_node_socket(ctx))
 		return ALLOW;
 	client_of(ctx, &client);
-	backend = select_backend6(&key, &client, &number);
-	if (!backend)
+	if (!select_backend(&front, FAMILY_V6, &client, &chosen))
 		return refuse();
 	reverse.cookie = socket_cookie(ctx);
-	__builtin_memcpy(reverse.address, backend->address, sizeof(reverse.address));
-	reverse.port = backend->port;
+	__builtin_memcpy(reverse.address, chosen.address, sizeof(reverse.address));
+	reverse.port = chosen.port;
 	md_rev6.update(&reverse, &frontend);
-	write_address6(ctx, backend->address);
-	ctx->user_port = backend->port;
+	write_address6(ctx, chosen.address);
+	ctx->user_port = chosen.port;
 	return ALLOW;
 }
 
