@@ -6,7 +6,7 @@ backend moves few entries of the others.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,8 @@ SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381)
 """Primes: the sizes that a table may have."""
 DEFAULT_SIZE = 251
 ENTRY_BYTES = 4
-_PROBES = 64
+_TAIL = 16
+_TAIL_MOST = 1 << 16
 
 
 def build_table(names: Sequence[str], weights: Sequence[int] = (), *, size: int = DEFAULT_SIZE) -> list[int]:
@@ -25,43 +26,52 @@ def build_table(names: Sequence[str], weights: Sequence[int] = (), *, size: int 
         raise ValueError(f"a table of {size} entries takes 1 to {size} backends, not {count}")
     order = sorted(range(count), key=names.__getitem__)
     starts, strides = zip(*(_permutation(names[index], size) for index in order), strict=True)
-    largest = max(weights, default=1)
-    shares = [weights[index] for index in order] if weights else [1] * count
+    turns = _turns([weights[index] for index in order] if weights else [1] * count)
     table = [-1] * size
     positions = list(starts)
-    credit = [largest - share for share in shares]
-    free = size
-    while free:
-        for turn in range(count):
-            credit[turn] += shares[turn]
-            if credit[turn] < largest:
-                continue
-            credit[turn] -= largest
-            position, stride = positions[turn], strides[turn]
-            for _ in range(_PROBES):
-                if table[position] < 0:
-                    break
-                position = (position + stride) % size
-            else:
-                position = _next_free(table, position, stride, size)
-            table[position] = order[turn]
-            positions[turn] = position
-            free -= 1
-            if not free:
-                break
+    # Walking is short while many are free; for the last ones it is cheaper to sort them as each backend comes by them.
+    tail = min(size // _TAIL, _TAIL_MOST // count)
+    for _ in range(size - tail):
+        turn = next(turns)
+        position, stride = positions[turn], strides[turn]
+        while table[position] >= 0:
+            position = (position + stride) % size
+        table[position] = order[turn]
+        positions[turn] = position
+    ways = _ways([entry for entry in range(size) if table[entry] < 0], positions, strides, size)
+    for _ in range(tail):
+        turn = next(turns)
+        table[next(entry for entry in ways[turn] if table[entry] < 0)] = order[turn]
     return table
+
+
+def _turns(shares: Sequence[int]) -> Iterator[int]:
+    """Whose turn it is, for ever: each as often as its share of the largest says."""
+    if len(set(shares)) == 1:
+        while True:
+            yield from range(len(shares))
+    largest = max(shares)
+    credit = [largest - share for share in shares]
+    while True:
+        for turn, share in enumerate(shares):
+            credit[turn] += share
+            if credit[turn] >= largest:
+                credit[turn] -= largest
+                yield turn
+
+
+def _ways(free: Sequence[int], positions: Sequence[int], strides: Sequence[int], size: int) -> list[Iterator[int]]:
+    """For each backend, from where it is, the free entries in its order."""
+    entries = np.asarray(free, dtype=np.int64)
+    inverse = np.asarray([pow(stride, -1, size) for stride in strides], dtype=np.int64)
+    steps = (entries[None, :] - np.asarray(positions)[:, None]) * inverse[:, None] % size
+    sorted_entries = entries[steps.astype(np.int16).argsort(axis=1, kind="stable")]
+    return [iter(row) for row in sorted_entries.tolist()]
 
 
 def encode_table(table: Sequence[int], numbers: Sequence[int]) -> bytes:
     """The table with the backends' numbers, as the map holds it."""
     return bytes(np.asarray(numbers, dtype=np.uint32)[np.asarray(table)])
-
-
-def _next_free(table: list[int], position: int, stride: int, size: int) -> int:
-    """The free entry that comes first in the order, found without walking over those that are taken."""
-    free = np.flatnonzero(np.asarray(table) < 0)
-    steps = (free - position) * pow(stride, -1, size) % size
-    return int(free[steps.argmin()])
 
 
 @lru_cache(1 << 16)

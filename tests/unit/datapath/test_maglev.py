@@ -4,8 +4,10 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from datapath.maglev import SIZES, build_table, encode_table
+from datapath.maglev import SIZES, _permutation, build_table, encode_table
 
 NAMES = [f"10.0.{n // 250}.{n % 250}:80/TCP" for n in range(100)]
 
@@ -40,6 +42,49 @@ def test_one_of_a_hundred_that_goes_moves_few_entries_of_the_others(size: int, b
         after = [left[index] for index in build_table(left, size=size)]
         moved = sum(1 for old, new in zip(before, after, strict=True) if old not in (NAMES[gone], new))
         assert moved / size < bound, moved
+
+
+HOSTS = st.lists(st.integers(0, 1 << 16), unique=True, min_size=2, max_size=60)
+
+
+@settings(max_examples=50, deadline=None)
+@given(HOSTS, st.data())
+def test_whoever_leaves_or_comes_few_entries_of_the_others_move(hosts: list[int], data: st.DataObject) -> None:
+    names = [f"10.{host >> 8}.{host & 255}.1:80/TCP" for host in hosts]
+    which = data.draw(st.sampled_from(names))
+    left = [name for name in names if name != which]
+    with_it = [names[index] for index in build_table(names)]
+    without = [left[index] for index in build_table(left)]
+    moved = sum(1 for one, other in zip(with_it, without, strict=True) if one not in (which, other))
+    assert moved / len(with_it) < 0.3, moved
+
+
+def by_the_paper(names: list[str], weights: list[int], size: int) -> list[int]:
+    """The same, step by step as the paper has it."""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    credit = [max(weights) - weights[index] for index in order]
+    table = [-1] * size
+    ways = []
+    for index in order:
+        start, stride = _permutation(names[index], size)
+        ways.append(iter([(start + n * stride) % size for n in range(size)]))
+    while True:
+        for turn, index in enumerate(order):
+            credit[turn] += weights[index]
+            if credit[turn] < max(weights):
+                continue
+            credit[turn] -= max(weights)
+            table[next(entry for entry in ways[turn] if table[entry] < 0)] = index
+            if -1 not in table:
+                return table
+
+
+@settings(max_examples=60, deadline=None)
+@given(HOSTS, st.sampled_from([251, 509]), st.integers(1, 20), st.randoms())
+def test_the_table_is_that_of_the_paper(hosts: list[int], size: int, most: int, random_: random.Random) -> None:
+    names = [f"10.{host >> 8}.{host & 255}.1:80/TCP" for host in hosts]
+    weights = [random_.randint(1, most) for _ in names]
+    assert build_table(names, weights, size=size) == by_the_paper(names, weights, size)
 
 
 def test_numbers_are_written_as_the_map_holds_them() -> None:
