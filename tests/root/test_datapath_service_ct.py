@@ -90,21 +90,25 @@ def test_udp_reaches_the_backend_and_the_answer_comes_from_the_frontend(
             assert (answer, sender[:2]) == (b"asked", (FRONTEND[family], PORT))
 
 
-def test_sctp_is_translated_by_address_only(mesh: TwoNodes) -> None:
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+def test_sctp_is_translated_by_address_only(mesh: TwoNodes, family: int) -> None:
     """Crafted packets, as this kernel may have no SCTP: the port, and the checksum that covers no address, stay."""
-    add_service(mesh.a, "30.2.1.2", 9999, SCTP, (str(mesh.server.v4), 9999))
+    backend, frontend = (mesh.server.v4, "30.2.1.2") if family == V4 else (mesh.server.v6, "fd00:30::22")
+    client_address = str(mesh.client.v4 if family == V4 else mesh.client.v6)
+    header = 20 if family == V4 else 0  # a raw socket shows the header of IPv4 only
+    add_service(mesh.a, frontend, 9999, SCTP, (str(backend), 9999))
     packet = struct.pack("!HHI", 4000, 9999, 0) + b"\x12\x34\x56\x78" + b"init"
     answer = struct.pack("!HHI", 9999, 4000, 0) + b"\x12\x34\x56\x78" + b"ack!"
     with (
-        mesh.server.namespace.socket(V4, socket.SOCK_RAW, SCTP) as server,
-        mesh.client.namespace.socket(V4, socket.SOCK_RAW, SCTP) as client,
+        mesh.server.namespace.socket(family, socket.SOCK_RAW, SCTP) as server,
+        mesh.client.namespace.socket(family, socket.SOCK_RAW, SCTP) as client,
     ):
-        client.sendto(packet, ("30.2.1.2", 0))
-        received, (source, _) = server.recvfrom(100)
-        assert (received[20:], source) == (packet, str(mesh.client.v4))
-        server.sendto(answer, (source, 0))
-        received, (source, _) = client.recvfrom(100)
-        assert (received[20:], source) == (answer, "30.2.1.2")
+        client.sendto(packet, (frontend, 0))
+        received, source = server.recvfrom(100)
+        assert (received[header:], source[0]) == (packet, client_address)
+        server.sendto(answer, source)
+        received, source = client.recvfrom(100)
+        assert (received[header:], source[0]) == (answer, frontend)
 
 
 def test_connections_spread_and_each_stays_where_it_is_when_the_backends_change(mesh: TwoNodes) -> None:

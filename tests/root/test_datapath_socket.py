@@ -11,10 +11,12 @@ import pytest
 from datapath import bpf
 from datapath.entries import Entry, backend_entry, frontend_entry, maglev_entry, member_entry, service_entries
 from datapath.foreign import foreign_programs
+from datapath.hooks import HOOKS
 from datapath.layout import DropReason
 from meshd.daemon.backends import Endpoint
 from meshd.daemon.frontends import Published, Wanted, compute_entries
 from tests.support.netns import joined
+from tests.support.sockprog import load_program
 from tests.support.twonodes import TwoNodes, add_service, two_nodes
 
 pytestmark = pytest.mark.root
@@ -312,6 +314,27 @@ def test_another_load_balancer_on_the_cgroup_or_above_it_is_named(mesh: TwoNodes
         os.close(link)
         os.close(cgroup)
     assert found == (f"another socket program (connect4) is attached to connect4 of {mesh.a.cgroup} too",)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cil_sock4_connect", "Cilium's socket load balancer (kube-proxy replacement) (cil_sock4_conne)"),
+        ("cali_ctlb_v4", "Calico's eBPF dataplane (cali_ctlb_v4)"),
+    ],
+)
+def test_the_well_known_ones_are_named(mesh: TwoNodes, name: str, expected: str) -> None:
+    program = load_program(name[:15], HOOKS["connect4"])
+    cgroup = os.open(mesh.a.cgroup, os.O_RDONLY)
+    try:
+        link = bpf.create_cgroup_link(program, cgroup, HOOKS["connect4"])
+        found = foreign_programs(mesh.a.loaded.folder / "links", mesh.a.cgroup)
+        os.close(link)
+    finally:
+        os.close(cgroup)
+        os.close(program)
+    assert found == (f"{expected} is attached to connect4 of {mesh.a.cgroup} too",)
+    assert foreign_programs(mesh.a.loaded.folder / "links", mesh.a.cgroup) == ()
 
 
 def test_a_connected_udp_socket_to_a_backend_that_is_gone_can_be_aborted(mesh: TwoNodes) -> None:

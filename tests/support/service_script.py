@@ -24,6 +24,7 @@ from ipaddress import ip_address
 from datapath.description import decode
 from datapath.entries import Entry
 from globalsvc.merge import FrontendName, GlobalService, Place, merge
+from globalsvc.preferences import Balancing
 from identity.numbering import identity_range
 from meshd.daemon.backends import PROTOCOLS, endpoint_text
 from meshd.daemon.kernel import MapShape, MapTarget, PodShape
@@ -147,6 +148,8 @@ class Meshed:
         affine = {decode(Entry("md_affm", *item))["backend_id"] for item in self.maps.content["md_affm"].items()}
         timeout = service.session_affinity_timeout_s if service else 0
         assert affine == (set(found.numbers) if timeout else set())
+        maglev = service is not None and service.balancing is Balancing.MAGLEV
+        assert len(self.maps.content["md_maglev"]) == (sum(map(bool, wanted.values())) if maglev else 0)
 
     def _say(self, cluster: str, kind: Kind, name: str, value: bytes | None) -> None:
         changes = Changes({name: value}) if value is not None else Changes({}, {name})
