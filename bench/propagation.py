@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from bench.map_entry import MapEntry, opened
 from bench.report import Aim, percentile, report
 from datapath.entries import ipcache_entry
 from datapath.layout import LAYOUT_VERSION
-from datapath.maps import Maps
 from meshd.testbed.layout import BPFFS
 from meshd.testbed.objects import Object
 from meshd.testbed.parts import ETCD_PORT
@@ -36,6 +36,7 @@ PREFIX = "cilium/state/ip/v1/default/"
 GLOBAL = "io.cilium/global-service"
 DEADLINE_S = 20.0
 POLL_S = 0.0001
+CALM_S = 0.05  # what the pod before left to do on all nodes is done
 ROOT = Path(__file__).parents[1]
 
 
@@ -116,7 +117,7 @@ def measure(bed: Testbed, pods: list[Object]) -> list[dict[str, float]]:
     client = str(ROOT / "bench" / "first_answer.py")
     rows = []
     with ExitStack() as stack:
-        maps = stack.enter_context(Maps(folder))
+        held = stack.enter_context(opened(folder / "md_ipcache"))
         watch = (sys.executable, "-m", "bench.etcd_watch", f"127.0.0.1:{ETCD_PORT}", PREFIX)
         plain = stack.enter_context(running(etcd, *watch))
         answers = stack.enter_context(running(frontend, sys.executable, "-I", "-u", client, "30.1.1.1", "80"))
@@ -124,14 +125,15 @@ def measure(bed: Testbed, pods: list[Object]) -> list[dict[str, float]]:
             raise TimeoutError("the plain watch did not start")
         for pod in pods:
             address, name = pod["status"]["podIP"], pod["metadata"]["name"]
-            key = ipcache_entry(IPv4Address(address), identity=0, tunnel=None, remote=True).key
+            entry = MapEntry(held, ipcache_entry(IPv4Address(address), identity=0, tunnel=None, remote=True).key)
+            time.sleep(CALM_S)
             start = time.monotonic_ns()
             kubelet.show(pod, ready=True)
-            in_map = until(lambda key=key: key in maps.dump("md_ipcache"), f"{address} in the map")
+            in_map = until(entry.stands, f"{address} in the map")
             until(lambda name=name: name in answers.at, f"an answer of {name}")
             until(lambda address=address: PREFIX + address in plain.at, f"{address} at the plain watch")
             kubelet.objects.delete(pod)
-            until(lambda key=key: key not in maps.dump("md_ipcache"), f"the end of {address}")
+            until(lambda entry=entry: not entry.stands(), f"the end of {address}")
             times = {"plain watch": plain.at[PREFIX + address], "map": in_map, "first connect": answers.at[name]}
             rows.append({what: (at - start) / 1e6 for what, at in times.items()})
     return rows

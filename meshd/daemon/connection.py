@@ -34,6 +34,7 @@ RANGE_TIMEOUT_S = 60.0
 CONFIRM_AGAIN_S = 2.0
 CONFIRM_TIMEOUT_S = 5.0
 PAGE_DIVISOR = 4
+CANARIES_MAX = 64  # a cluster has one for each kind
 SLICE = 1000  # records that are decoded before others get their turn
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
 DEFAULT_PAGE = 500  # services may have thousands of backends
@@ -158,12 +159,16 @@ class Connection:
 
     async def _missing(self) -> str:
         """What of configuration, canaries and heartbeat is not there now; "" if all are, and the heartbeat is fresh."""
-        keys = [HEARTBEAT, self._config.folder, *self._promised.values()]
-        asks = (ListFrom(key.encode(), b"", 0) for key in keys)
+        asks = [(HEARTBEAT.encode(), b""), (self._config.folder.encode(), b"")]
+        asks += [interval(feed.folder) for feed in self._canaries]  # one question for all: each delete asks
         pages = await asyncio.gather(
-            *(list_page(self._channel, ask, limit=1, timeout_s=CONFIRM_TIMEOUT_S) for ask in asks)
+            *(
+                list_page(self._channel, ListFrom(*ask, 0), limit=CANARIES_MAX, timeout_s=CONFIRM_TIMEOUT_S)
+                for ask in asks
+            )
         )
-        gone = [key for key, page in zip(keys, pages, strict=True) if not page.kvs]
+        there = {kv.key.decode(errors="backslashreplace") for page in pages for kv in page.kvs}
+        gone = [key for key in (HEARTBEAT, self._config.folder, *self._promised.values()) if key not in there]
         if gone:
             return "missing: " + ", ".join(gone)
         return "" if self._sink.is_beating() else "the heartbeat stands still"

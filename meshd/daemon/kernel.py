@@ -11,7 +11,7 @@ from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
 from datapath.interface import Interface, InterfaceError
 from datapath.layout import MAPS as LAYOUTS
-from datapath.layout import AddrKey, Endpoint, Family
+from datapath.layout import AddrKey, Endpoint, Family, MapType
 from datapath.maps import MapError, MapFull
 from datapath.policing import POLICY_RANK
 from datapath.policylayout import Iface
@@ -90,6 +90,9 @@ class MapShape:
         slot = layout.from_buffer_copy(key)
         for slot.slot in range(1, service.count + 1):
             yield map, bytes(slot)
+
+    def is_brief(self, map: str) -> bool:
+        return LAYOUTS[map].kind is not MapType.HASH_OF_MAPS  # the kernel waits until no program uses the old table
 
     def describe(self, map: str, key: bytes) -> str:
         return describe_entry(map, key, bytes(LAYOUTS[map].value_size))
@@ -205,6 +208,9 @@ class PolicyShape:
     def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
         return ()
 
+    def is_brief(self, map: str) -> bool:
+        return True
+
     def describe(self, map: str, key: bytes) -> str:
         return describe_entry(map, key, bytes(LAYOUTS[map].value_size))
 
@@ -217,6 +223,9 @@ class PodShape:
 
     def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
         return ()
+
+    def is_brief(self, map: str) -> bool:
+        return False  # netlink, and programs to attach
 
     def describe(self, map: str, key: bytes) -> str:
         return f"pod {ip_address(key)}"
@@ -265,6 +274,9 @@ class RouteShape:
 
     def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
         return ()
+
+    def is_brief(self, map: str) -> bool:
+        return False  # netlink
 
     def describe(self, map: str, key: bytes) -> str:
         return f"route {key.decode()}"

@@ -46,5 +46,8 @@ class Shape(Protocol):
     def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
         """The entries without which this one must not stand."""
 
+    def is_brief(self, map: str) -> bool:
+        """An operation takes microseconds and waits for nobody."""
+
     def describe(self, map: str, key: bytes) -> str:
         """The key for people."""

@@ -165,6 +165,18 @@ async def test_deletes_are_not_believed_while_a_sign_of_life_is_missing(
         await until(lambda: ear.names() == ["20.0.0.0", "20.0.0.1", "20.0.0.2", "20.0.0.4"])
 
 
+async def test_to_believe_a_delete_takes_three_questions(etcd: FakeEtcd) -> None:
+    """Heartbeat, configuration, and all canaries at once: every node asks them of the proxy."""
+    ear = Ear()
+    async with connected(etcd, ear):
+        await until(lambda: etcd.watched(IPS) and ear.missing == "")
+        etcd.asked.clear()
+        etcd.delete(record(Kind.IP, "cluster2", "20.0.0.3"))
+        await until(lambda: len(ear.names()) == 4)
+        asked = {request.key.decode() for request in etcd.asked}
+        assert asked == {HEARTBEAT, cluster_config("cluster2"), "cilium/synced/cluster2/"}
+
+
 async def test_deletes_are_not_believed_while_the_heartbeat_stands_still(
     etcd: FakeEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

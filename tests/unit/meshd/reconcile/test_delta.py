@@ -15,6 +15,9 @@ class Flat:
     def needs(self, map: str, key: bytes, value: bytes) -> Iterable[Item]:
         return ()
 
+    def is_brief(self, map: str) -> bool:
+        return True
+
     def describe(self, map: str, key: bytes) -> str:
         return f"{map}/{key.decode()}"
 
