@@ -85,13 +85,17 @@ class WatchStream(Generic[F]):
         self._writing = asyncio.Lock()  # gRPC takes one write at a time
 
     async def create(self, ask: WatchFrom, owner: F) -> None:
+        """Raises PeerUnavailable if the stream is over, grpc.aio.AioRpcError."""
         watch_id = next(self._ids)
         create = rpc_pb2.WatchCreateRequest(
             key=ask.start, range_end=ask.end, start_revision=ask.revision, watch_id=watch_id, progress_notify=True
         )
         self._owners[watch_id] = owner
         async with self._writing:
-            await self._call.write(rpc_pb2.WatchRequest(create_request=create))
+            try:
+                await self._call.write(rpc_pb2.WatchRequest(create_request=create))
+            except asyncio.InvalidStateError as error:  # how gRPC says that the stream is over
+                raise PeerUnavailable("the watch stream ended") from error
 
     async def answers(self) -> AsyncIterator[tuple[F, Any]]:
         """Owner and answer; an answer of None: the watch ended because its revision was compacted, list again.

@@ -12,8 +12,9 @@ import pytest
 
 from meshd.daemon import connection
 from meshd.daemon.connection import Connection, Held
+from meshd.daemon.etcd import WatchStream
 from meshd.daemon.link import PeerRejected, PeerUnavailable
-from meshd.daemon.watch import Changes, WatchMachine
+from meshd.daemon.watch import Changes, WatchFrom, WatchMachine
 from tests.support import records
 from tests.support.fake_etcd import FakeEtcd
 from wire.keys import HEARTBEAT, Kind, Layout, canary, cluster_config, record
@@ -257,6 +258,17 @@ async def test_a_cut_stream_ends_the_connection(etcd: FakeEtcd) -> None:
         etcd.cut()
         assert isinstance(await ended(task), PeerUnavailable)
         assert ear.names() == ALL
+
+
+async def test_a_stream_that_is_over_takes_no_watch_and_that_is_no_bug(etcd: FakeEtcd) -> None:
+    """As when the last page of a list arrives after the stream was cut."""
+    async with etcd.serving() as channel:
+        stream: WatchStream[str] = WatchStream(channel)
+        await stream.create(WatchFrom(IPS, b"", 1), "one")
+        etcd.cut()
+        assert [owner async for owner, _ in stream.answers()] == []
+        with pytest.raises(PeerUnavailable, match="the watch stream ended"):
+            await stream.create(WatchFrom(IPS, b"", 1), "other")
 
 
 @pytest.mark.parametrize(
