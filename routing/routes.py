@@ -1,6 +1,8 @@
-"""The node's own routes to remote PodCIDRs: in a table and with a protocol of our own, and a rule that leads there
-after the host's own rules and before its main table. Only what carries our protocol is ever read or removed. In the
-network namespace of the calling thread.
+"""The node's own routes to remote PodCIDRs, with a protocol and a metric of our own, in the main table: a rule would
+cost every packet of the node the kernel's short way through its tables (docs/adr/0017). Only where the host has another
+route for just that prefix does ours stand in a table of our own, with a rule that leads there after the host's own
+rules and before its main table. Only what carries our protocol is ever read or removed. In the network namespace of the
+calling thread.
 """
 
 import errno
@@ -15,9 +17,13 @@ from routing.hostroute import HostRoute
 from wire.records import IPNetwork
 
 PROTOCOL = 109
+METRIC = 32109
+"""Tells our routes of the main table from others for the same prefix, which the kernel would replace otherwise."""
 TABLE = 109
 RULE_PRIORITY = 32109
-_FAMILIES = {4: 2, 6: 10}
+FAMILIES = {4: 2, 6: 10}
+_MAIN = 254
+_FIB_MATCH = 0x2000 | 0x1000  # RTM_F_FIB_MATCH, RTM_F_LOOKUP_TABLE: tell the route itself, and its table
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 
 
@@ -32,7 +38,7 @@ class HostRoutes:
         """Ours, of both families. Raises RouteError."""
         found: dict[IPNetwork, HostRoute] = {}
         with IPRoute() as ipr:
-            for version, family in _FAMILIES.items():
+            for version, family in FAMILIES.items():
                 for route in _own_routes(ipr, family):
                     decoded = _decode(route, version)
                     found[decoded.prefix] = decoded
@@ -43,8 +49,7 @@ class HostRoutes:
         with IPRoute() as ipr:
             for route in routes:
                 try:
-                    _ensure_rule(ipr, route.prefix.version)
-                    ipr.route("replace", **_attributes(route))
+                    _replace(ipr, route)
                 except NetlinkError as error:
                     raise RouteError(f"route {route}: {error}; is its device up and its next hop on-link?") from error
 
@@ -53,20 +58,20 @@ class HostRoutes:
         with IPRoute() as ipr:
             for prefix in prefixes:
                 try:
-                    ipr.route("del", **_target(prefix))
+                    for table in (_MAIN, TABLE):
+                        _delete(ipr, prefix, table)
                 except NetlinkError as error:
-                    if error.code != errno.ESRCH:
-                        raise RouteError(f"route to {prefix}: {error}") from error
+                    raise RouteError(f"route to {prefix}: {error}") from error
 
 
 def remove_routes() -> tuple[str, ...]:
     """Every route and rule of ours goes; what went, as text. What others have in our table stays."""
     removed = []
     with IPRoute() as ipr:
-        for version, family in _FAMILIES.items():
+        for version, family in FAMILIES.items():
             for route in list(_own_routes(ipr, family)):
                 prefix = _decode(route, version).prefix
-                ipr.route("del", **_target(prefix))
+                _delete(ipr, prefix, _table(route))
                 removed.append(f"route {prefix}")
             for rule in _own_rules(ipr, family):
                 ipr.rule("del", **_rule(family))
@@ -75,7 +80,51 @@ def remove_routes() -> tuple[str, ...]:
 
 
 def _own_routes(ipr: IPRoute, family: int) -> Iterable[Any]:
-    return [route for route in ipr.get_routes(family=family, table=TABLE) if route["proto"] == PROTOCOL]
+    return [
+        route
+        for table in (TABLE, _MAIN)
+        for route in ipr.get_routes(family=family, table=table)
+        if route["proto"] == PROTOCOL
+    ]
+
+
+def _replace(ipr: IPRoute, route: HostRoute) -> None:
+    """There is no moment without a route: the new one stands before the old one goes."""
+    ipr.route("replace", **_attributes(route, _MAIN))
+    if not _is_held(ipr, route.prefix):
+        _delete(ipr, route.prefix, TABLE)
+        return
+    _ensure_rule(ipr, route.prefix.version)
+    ipr.route("replace", **_attributes(route, TABLE))
+    _delete(ipr, route.prefix, _MAIN)
+
+
+def _is_held(ipr: IPRoute, prefix: IPNetwork) -> bool:
+    """Has somebody else a route for just that prefix? It would go before ours in the main table."""
+    family = FAMILIES[prefix.version]
+    try:
+        (found, *_) = ipr.route("get", family=family, dst=str(prefix.network_address), flags=_FIB_MATCH)
+    except NetlinkError:  # blackholed, prohibited: by the host, not by us
+        return True
+    if found["dst_len"] <= prefix.prefixlen and _table(found) != TABLE:
+        return bool(found["dst_len"] == prefix.prefixlen and found["proto"] != PROTOCOL)
+    return any(  # the answer hides what the main table has
+        route["proto"] != PROTOCOL and _decode(route, prefix.version).prefix == prefix
+        for route in ipr.get_routes(family=family, table=_MAIN)
+    )
+
+
+def _delete(ipr: IPRoute, prefix: IPNetwork, table: int) -> None:
+    """Absent is success."""
+    try:
+        ipr.route("del", **_target(prefix, table))
+    except NetlinkError as error:
+        if error.code != errno.ESRCH:
+            raise
+
+
+def _table(route: Any) -> int:
+    return int(route.get_attr("RTA_TABLE") or route["table"])
 
 
 def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
@@ -86,10 +135,10 @@ def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
     return found
 
 
-def _target(prefix: IPNetwork) -> dict[str, Any]:
+def _target(prefix: IPNetwork, table: int) -> dict[str, Any]:
     """What names a route of ours for removal, whatever its scope."""
-    family = _FAMILIES[prefix.version]
-    return {"dst": str(prefix), "family": family, "table": TABLE, "proto": PROTOCOL, "scope": _SCOPE_ANY}
+    family = FAMILIES[prefix.version]
+    return {"dst": str(prefix), "family": family, "table": table, "proto": PROTOCOL, "scope": _SCOPE_ANY}
 
 
 def _rule(family: int) -> dict[str, int]:
@@ -97,20 +146,22 @@ def _rule(family: int) -> dict[str, int]:
 
 
 def _ensure_rule(ipr: IPRoute, version: int) -> None:
-    family = _FAMILIES[version]
+    family = FAMILIES[version]
     if not _own_rules(ipr, family):
         ipr.rule("add", **_rule(family))
 
 
-def _attributes(route: HostRoute) -> dict[str, Any]:
+def _attributes(route: HostRoute, table: int) -> dict[str, Any]:
     words: dict[str, Any] = {
         "dst": str(route.prefix),
-        "family": _FAMILIES[route.prefix.version],
+        "family": FAMILIES[route.prefix.version],
         "oif": route.ifindex,
-        "table": TABLE,
+        "table": table,
         "proto": PROTOCOL,
         "scope": _SCOPE_UNIVERSE if route.gateway or route.prefix.version == 6 else _SCOPE_LINK,
     }
+    if table == _MAIN:
+        words["priority"] = METRIC
     if route.gateway is not None:
         words["gateway"] = str(route.gateway)
     if route.source is not None:

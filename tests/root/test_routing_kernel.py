@@ -135,6 +135,8 @@ def test_others_routes_and_rules_are_never_touched(node: Namespace) -> None:
     for command in (
         "route add 198.51.100.0/24 via 172.18.2.11 table 109",
         "route add 20.0.0.0/24 via 172.18.2.11",
+        "route add blackhole 20.0.1.0/24",
+        "-6 route add fd00:20::/64 via fd00:172::12",
         "rule add from all lookup 109 pref 40000",
     ):
         node.ip(*command.split())
@@ -142,7 +144,8 @@ def test_others_routes_and_rules_are_never_touched(node: Namespace) -> None:
     routes = HostRoutes()
     wanted = ways(node)[::3]
     node.call(lambda: routes.upsert(wanted))
-    assert node.ip("route", "get", "20.0.0.1").split()[:3] == ["20.0.0.1", "dev", "md_vxlan"]
+    for address in ("20.0.0.1", "20.0.1.1", "fd00:20::1"):
+        assert "dev md_vxlan" in node.ip("route", "get", address)
     assert set(node.call(routes.dump)) == set(PREFIXES)
     node.call(lambda: routes.upsert(wanted))
     assert node.ip("rule").count("proto 109") == 1
@@ -150,6 +153,34 @@ def test_others_routes_and_rules_are_never_touched(node: Namespace) -> None:
     assert node.call(lambda: remove_tunnels(alias=ALIAS)) == ("md_vxlan",)
     assert (node.ip("route", "show", "table", "all"), node.ip("rule")) == before
     assert node.call(remove_routes) == ()
+
+
+def test_no_rule_stands_where_the_main_table_has_no_other_route_for_a_prefix(node: Namespace) -> None:
+    """A rule costs every packet of the node; a route for a wider or a narrower prefix is no reason for one."""
+    rules = node.ip("rule"), node.ip("-6", "rule")
+    node.ip("route", "add", "20.0.0.0/8", "via", "172.18.2.11")
+    node.ip("route", "add", "20.0.0.0/26", "via", "172.18.2.11")
+    wanted, routes = ways(node)[::3], HostRoutes()
+    node.call(lambda: routes.upsert(wanted))
+    assert (node.ip("rule"), node.ip("-6", "rule")) == rules
+    assert node.call(routes.dump) == {route.prefix: route for route in wanted}
+    assert node.ip("route", "show", "proto", "109").count("metric 32109") == 3
+    assert node.ip("-6", "route", "show", "proto", "109").count("metric 32109") == 2
+    assert "dev md_vxlan" in node.ip("route", "get", "20.0.0.100")
+    assert "via 172.18.2.11" in node.ip("route", "get", "20.0.0.1"), "the host's narrower one"
+
+
+def test_a_route_moves_to_the_table_and_back_with_what_the_host_has(node: Namespace) -> None:
+    route, routes = ways(node)[0], HostRoutes()
+    other = ["20.0.0.0/24", "via", "172.18.2.11"]
+    for command, table in (("add", "109"), ("del", "254")):
+        node.ip("route", command, *other)
+        for _ in range(2):
+            node.call(lambda: routes.upsert([route]))
+        shown = node.ip("-d", "route", "show", "table", table, "proto", "109")
+        assert "20.0.0.0/24 dev md_vxlan" in shown
+        assert node.ip("-d", "route", "show", "table", "all", "proto", "109").count("20.0.0.0/24") == 1
+        assert "dev md_vxlan" in node.ip("route", "get", "20.0.0.1")
 
 
 def test_the_hosts_own_rules_come_first(node: Namespace) -> None:
