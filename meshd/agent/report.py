@@ -23,6 +23,7 @@ def report(agent: Agent) -> dict[str, object]:
         "source": {
             "name": agent.source.name,
             "synced": agent.desired.synced,
+            "whole": agent.desired.whole,
             "objects": agent.state.count(),
             "bad": [str(problem) for problem in agent.source.problems],
         },

@@ -73,6 +73,26 @@ def test_an_api_server_that_is_away_costs_no_record(agent: AgentProcess, server:
     eventually(lambda: not agent.status()["source"]["bad"])
 
 
+def test_what_cannot_be_read_at_the_start_is_not_taken_for_gone(
+    agent: AgentProcess, server: ApiServer, etcd: Etcd
+) -> None:
+    more = kubernetes.service("more", "30.1.1.2", selector={"app": "web"})
+    server.put(more)
+    agent.start_and_publish()
+    agent.stop()
+    key = keys.record(Kind.SERVICE, "c1", "default/more")
+    server.put(more | {"spec": {"ports": "none"}})
+    server.delete(*deployment("web", 1))
+    agent.start_and_publish()
+    server.delete(deployment("web", 2)[1])
+    eventually(lambda: ips(etcd) == {"10.0.0.1", "10.0.0.3"}, "what is known to be gone goes")
+    assert etcd.get(key) is not None
+    assert agent.status()["source"]["whole"] is False
+    server.delete(more)
+    eventually(lambda: etcd.get(key) is None)
+    eventually(lambda: ips(etcd) == {"10.0.0.3"})
+
+
 def test_an_etcd_that_was_away_is_caught_up_with(agent: AgentProcess, server: ApiServer, etcd: Etcd) -> None:
     agent.start_and_publish()
     etcd.stop()

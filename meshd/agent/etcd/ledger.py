@@ -40,7 +40,7 @@ def digest_of(value: bytes) -> Digest:
 class Ledger:
     """One etcd of one cluster. Protocol of use: `hold` what was listed; `want`; `take` a round, write it, `written`.
 
-    Nothing that is not wanted is deleted before `complete` was called: it may only not have been heard of yet.
+    What is held and was never wanted is not deleted before `complete` was called: it may only not have been heard of.
     """
 
     def __init__(self, cluster: str) -> None:
@@ -51,6 +51,7 @@ class Ledger:
         self._deletes: dict[Kind, dict[str, None]] = {kind: {} for kind in ORDER}
         self._counts = dict.fromkeys(ORDER, 0)
         self._complete = False
+        self._taken_back: set[str] = set()  # only until it is complete
 
     @property
     def prefixes(self) -> list[str]:
@@ -85,16 +86,18 @@ class Ledger:
     def want(self, changes: Mapping[str, bytes | None]) -> None:
         """These keys shall have these values; None: shall not be there."""
         for key, value in changes.items():
-            if value is None:
-                self._desired.pop(key, None)
-            else:
+            if value is not None:
                 self._desired[key] = value
+                self._taken_back.discard(key)
+            elif self._desired.pop(key, None) is not None and not self._complete:
+                self._taken_back.add(key)
             self._compare(key)
 
     def complete(self) -> None:
         """Everything that is wanted was said: from now on what is held and not wanted is deleted."""
         if not self._complete:
             self._complete = True
+            self._taken_back.clear()
             for key in self._held.keys() - self._desired.keys():
                 self._compare(key)
 
@@ -142,7 +145,7 @@ class Ledger:
         self._deletes[kind].pop(key, None)
         desired, held = self._desired.get(key), self._held.get(key)
         if desired is None:
-            if held is not None and self._complete:
+            if held is not None and (self._complete or key in self._taken_back):
                 self._deletes[kind][key] = None
         elif (digest_of(desired) if isinstance(held, Digest) else desired) != held:
             self._puts[kind][key] = None

@@ -13,7 +13,8 @@ from meshd.agent.state import Dirty
 class Desired:
     """What the writer writes, shared with the sources: `changed` is set when `publisher` has something new.
 
-    `whole`: the sources could read everything. Until then nothing that an earlier run has published is deleted.
+    `whole`: the sources could read everything. Until then what an earlier run has published, and of which nothing was
+    heard, stays.
     """
 
     publisher: Publisher

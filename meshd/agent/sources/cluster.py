@@ -52,12 +52,14 @@ class KubernetesSource:
         """Never ends by itself."""
         tasks = [asyncio.create_task(reflector.run()) for reflector in self.reflectors]
         told: set[ObjectKind] = set()
+        partly: set[ObjectKind] = set()  # of which something cannot be read
         try:
             while True:
                 kind, changes = await self._next(tasks)
                 if changes.synced:
                     told.add(kind)
-                yield replace(changes, synced=len(told) == len(tasks))
+                (partly.discard if changes.whole else partly.add)(kind)
+                yield replace(changes, synced=len(told) == len(tasks), whole=not partly)
         finally:
             for task in tasks:
                 task.cancel()

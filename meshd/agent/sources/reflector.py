@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import Raw
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -40,7 +40,10 @@ class Timing:
 
 
 class Reflector:
-    """`deliver` gets what changes; the first one with `synced` completes what was there at the start."""
+    """`deliver` gets what changes; the first one with `synced` completes what was there at the start.
+
+    `bad`: objects that cannot be used, and why. What was known of one before stays known.
+    """
 
     def __init__(
         self, server: ApiServer, resource: Resource, deliver: Callable[[Changes], Awaitable[None]], timing: Timing
@@ -48,6 +51,7 @@ class Reflector:
         self.resource = resource
         self.problem = ""
         self.bad: dict[Ref, str] = {}
+        self._nameless = Ref(resource.kind, "", "?")
         self.lists = 0
         self.waiting_s = self.decoding_s = 0.0
         self._server = server
@@ -104,43 +108,49 @@ class Reflector:
             self.waiting_s += (arrived := time.perf_counter()) - began
             changes = Changes(self._read(page.items or (), seen))
             self.decoding_s += time.perf_counter() - arrived
-            await self._deliver(changes)
+            await self._tell(changes)
             if not (token := page.metadata.token):
                 break
-        gone, self._known = self._known - seen, seen
+        gone = set() if self._nameless in seen else self._known - seen  # it may be any of them
+        self._known -= gone
         self.bad = {ref: reason for ref, reason in self.bad.items() if ref in seen}
         self._version = page.metadata.resource_version
         self._fruitless = self._misses = 0
         self.lists += 1
-        await self._deliver(Changes(deletes=gone, synced=True))
+        await self._tell(Changes(deletes=gone, synced=True))
+
+    async def _tell(self, changes: Changes) -> None:
+        """`whole`: of every object that there is something is known."""
+        await self._deliver(replace(changes, whole=self.bad.keys() <= self._known))
 
     def _read(self, items: Iterable[Raw], seen: set[Ref]) -> dict[Ref, KubernetesObject]:
         upserts: dict[Ref, KubernetesObject] = {}
         for item in items:
-            if (found := self._decode(item)) is not None:
-                ref, upserts[ref] = found[0], found[1]
-        seen |= upserts.keys() | self.bad.keys()
+            ref, known = self._decode(item)
+            seen.add(ref)
+            if known is not None:
+                upserts[ref] = known
         self._known |= upserts.keys()
         return upserts
 
-    def _decode(self, item: Raw) -> tuple[Ref, KubernetesObject] | None:
-        """None for one that cannot be used: what was known of it before stays."""
+    def _decode(self, item: Raw) -> tuple[Ref, KubernetesObject | None]:
+        """Without an object if it cannot be used: what was known of it before stays."""
         try:
             ref, known = decode_item(self.resource.kind, item)
         except BadObject as error:
-            self._spoil(item, str(error))
-            return None
+            return self._spoil(item, str(error)), None
         self.bad.pop(ref, None)
         return ref, known
 
-    def _spoil(self, item: Raw, reason: str) -> None:
+    def _spoil(self, item: Raw, reason: str) -> Ref:
         try:
             ref, _ = decode_head(self.resource.kind, item)
         except BadAnswer as error:
-            ref, reason = Ref(self.resource.kind, "", "?"), str(error)
+            ref, reason = self._nameless, str(error)
         if self.bad.get(ref) != reason:
             logger.error("an object cannot be used", extra={"object": ref, "reason": reason})
             self.bad[ref] = reason
+        return ref
 
     async def _watch(self) -> None:
         began, heard = time.monotonic(), False
@@ -158,7 +168,7 @@ class Reflector:
                     self._version = ""  # something happened, and nobody knows what
                     raise ApiUnavailable(f"{self.resource.path}: {error}") from error
                 if changes.upserts or changes.deletes:
-                    await self._deliver(changes)
+                    await self._tell(changes)
                 self._version, heard, self._fruitless = version, True, 0
         if not heard and time.monotonic() - began < SOON_S:
             raise ApiUnavailable(f"{self.resource.path}: the watch ended at once")
@@ -179,9 +189,9 @@ class Reflector:
                 deletes.add(ref)
                 self._known.discard(ref)
                 self.bad.pop(ref, None)
-            elif event.type != "BOOKMARK" and (found := self._decode(event.object)) is not None:
+            elif event.type != "BOOKMARK" and (known := self._decode(event.object)[1]) is not None:
                 deletes.discard(ref)
-                upserts[ref] = found[1]
+                upserts[ref] = known
                 self._known.add(ref)
         return Changes(upserts, deletes), version
 
@@ -204,7 +214,7 @@ class Reflector:
             logger.info("the API server has no such kind: none is published", extra={"kind": self.resource.kind})
             gone, self._known = self._known, set()
             self.bad.clear()
-            await self._deliver(Changes(deletes=gone, synced=True))
+            await self._tell(Changes(deletes=gone, synced=True))
         await asyncio.sleep(self._timing.absent_s)
 
     def _say(self, problem: str) -> None:

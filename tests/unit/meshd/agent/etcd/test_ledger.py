@@ -47,14 +47,19 @@ def test_strays_go_only_after_everything_was_said() -> None:
     assert ledger.count() == dict.fromkeys(map(str, ORDER), 0) | {"nodes": 1}
 
 
-def test_a_key_that_is_not_wanted_any_more_waits_for_completeness_too() -> None:
+def test_what_was_wanted_and_is_no_more_goes_at_once() -> None:
     ledger = Ledger("c1")
-    ledger.want({IP: b"1"})
-    write_all(ledger)
+    ledger.hold({IP: b"1", IDENTITY: b"a", NODE: b"n"})
+    ledger.want({IP: b"1", NODE: None})
     ledger.want({IP: None})
-    assert ledger.take(10) == []
+    assert write_all(ledger) == [Write(IP, None)]
+    ledger.want({IP: b"2"})
+    assert write_all(ledger) == [Write(IP, b"2")]
+    ledger.want({IP: None, IDENTITY: None})
+    ledger.want({IP: b"2"})
+    assert write_all(ledger) == []
     ledger.complete()
-    assert ledger.take(10) == [Write(IP, None)]
+    assert write_all(ledger) == [Write(NODE, None), Write(IDENTITY, None)]
 
 
 def test_a_change_while_a_write_is_under_way_is_written_after_it() -> None:

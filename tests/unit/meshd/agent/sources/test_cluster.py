@@ -41,6 +41,7 @@ class Follower:
         self.source = source
         self.state = LocalState()
         self.synced = False
+        self.whole = False
         self.said = 0
 
     async def run(self) -> None:
@@ -48,6 +49,7 @@ class Follower:
             self.state.apply(changes)
             self.said += len(changes.upserts) + len(changes.deletes)
             self.synced |= changes.synced
+            self.whole = changes.whole
 
     def pods(self) -> set[str]:
         return {name for _, name in self.state.pods}
@@ -298,6 +300,37 @@ async def test_an_object_that_cannot_be_used_costs_itself(server: ApiServer) -> 
         assert follower.pods() == {"p1", "p2", "p3"}
         server.put(bad)
         await follower.until(lambda: not follower.source.problems)
+
+
+async def test_it_is_whole_when_of_every_object_something_is_known(server: ApiServer) -> None:
+    bad = kubernetes.pod("p2", "10.0.0.2") | {"spec": {"nodeName": 7}}
+    server.put(*pods(1), bad)
+    async with following(source(server)) as follower:
+        await follower.until(lambda: follower.synced and "p1" in follower.pods())
+        assert not follower.whole, "what p2 would say is not known"
+        server.put(*pods(2))
+        await follower.until(lambda: follower.whole and "p2" in follower.pods())
+        server.put(bad, *pods(3))
+        await follower.until(lambda: follower.source.problems and "p3" in follower.pods())
+        assert follower.whole, "what p2 says is known from before"
+        server.put(kubernetes.pod("p4") | {"spec": 4})
+        server.put(*pods(5))
+        await follower.until(lambda: "p5" in follower.pods())
+        assert not follower.whole
+        server.delete(kubernetes.pod("p4"))
+        await follower.until(lambda: follower.whole)
+
+
+async def test_what_cannot_be_read_is_forgotten_when_it_goes_while_nobody_hears(server: ApiServer) -> None:
+    server.put(*pods(1), kubernetes.pod("p2") | {"spec": 4})
+    async with following(source(server)) as follower:
+        await follower.until(lambda: follower.synced and follower.source.problems)
+        server.stop()
+        server.delete(kubernetes.pod("p2"))
+        server.compact()
+        server.start()
+        await follower.until(lambda: follower.whole and not follower.source.problems)
+        assert follower.pods() == {"p1"}
 
 
 async def test_nulls_mean_not_given(server: ApiServer) -> None:
