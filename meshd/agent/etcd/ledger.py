@@ -46,7 +46,8 @@ class Ledger:
     def __init__(self, cluster: str) -> None:
         self._prefixes = {keys.prefix(kind, cluster): kind for kind in ORDER}
         self._desired: dict[str, bytes] = {}
-        self._held: dict[str, bytes] = {}
+        self._odd: dict[str, bytes] = {}  # what etcd holds where it is not what is desired
+        self._missing: set[str] = set()  # what is desired and etcd does not hold
         self._puts: dict[Kind, dict[str, None]] = {kind: {} for kind in ORDER}
         self._deletes: dict[Kind, dict[str, None]] = {kind: {} for kind in ORDER}
         self._counts = dict.fromkeys(ORDER, 0)
@@ -63,21 +64,18 @@ class Ledger:
 
         A value may be given as its digest.
         """
-        self._held = dict(held)
-        self._counts = dict.fromkeys(ORDER, 0) | Counter(map(self._kind, self._held))
+        self._odd.clear()
+        self._missing.clear()
+        self._counts = dict.fromkeys(ORDER, 0) | Counter(map(self._kind, held))
         for pending in (*self._puts.values(), *self._deletes.values()):
             pending.clear()
-        for key in self._held.keys() | self._desired.keys():
-            self._compare(key)
+        for key in held.keys() | self._desired.keys():
+            self._compare(key, held.get(key))
 
     def found(self, key: str, value: bytes | None) -> None:
         """Somebody else has put or deleted a key of ours (b"": under a lease that is not ours)."""
-        kind = self._kind(key)
-        self._counts[kind] += (value is not None) - (key in self._held)
-        self._held.pop(key, None)
-        if value is not None:
-            self._held[key] = value
-        self._compare(key)
+        self._counts[self._kind(key)] += (value is not None) - (self._held(key) is not None)
+        self._compare(key, value)
 
     def owns(self, key: str) -> bool:
         """Whether it is under one of the ledger's prefixes."""
@@ -86,20 +84,21 @@ class Ledger:
     def want(self, changes: Mapping[str, bytes | None]) -> None:
         """These keys shall have these values; None: shall not be there."""
         for key, value in changes.items():
+            held = self._held(key)
             if value is not None:
                 self._desired[key] = value
                 self._taken_back.discard(key)
             elif self._desired.pop(key, None) is not None and not self._complete:
                 self._taken_back.add(key)
-            self._compare(key)
+            self._compare(key, held)
 
     def complete(self) -> None:
         """Everything that is wanted was said: from now on what is held and not wanted is deleted."""
         if not self._complete:
             self._complete = True
             self._taken_back.clear()
-            for key in self._held.keys() - self._desired.keys():
-                self._compare(key)
+            for key in self._odd.keys() - self._desired.keys():
+                self._compare(key, self._odd[key])
 
     def take(self, limit: int) -> list[Write]:
         """The next round of writes, [] if none is left. It must be `written` before the next one is taken.
@@ -122,13 +121,7 @@ class Ledger:
 
     def written(self, write: Write) -> None:
         """etcd has confirmed it. What is wanted by now may be something else again."""
-        kind = self._kind(write.key)
-        self._counts[kind] += (write.value is not None) - (write.key in self._held)
-        if write.value is None:
-            self._held.pop(write.key, None)
-        else:
-            self._held[write.key] = write.value
-        self._compare(write.key)
+        self.found(write.key, write.value)
 
     @property
     def pending(self) -> int:
@@ -139,18 +132,31 @@ class Ledger:
         """How many keys of each kind etcd holds."""
         return {str(kind): count for kind, count in self._counts.items()}
 
-    def _compare(self, key: str) -> None:
+    def _held(self, key: str) -> bytes | None:
+        if (odd := self._odd.get(key)) is not None:
+            return odd
+        return None if key in self._missing else self._desired.get(key)
+
+    def _compare(self, key: str, held: bytes | None) -> None:
+        """Etcd holds this under the key: what is to be done? Values that are as desired are kept once."""
         kind = self._kind(key)
         self._puts[kind].pop(key, None)
         self._deletes[kind].pop(key, None)
-        desired, held = self._desired.get(key), self._held.get(key)
-        if desired is None:
-            if held is not None and (self._complete or key in self._taken_back):
-                self._deletes[kind][key] = None
-        elif (digest_of(desired) if isinstance(held, Digest) else desired) != held:
-            self._puts[kind][key] = None
+        self._odd.pop(key, None)
+        self._missing.discard(key)
+        desired = self._desired.get(key)
+        if held is None:
+            if desired is None:
+                return
+            self._missing.add(key)
+        elif (digest_of(desired) if isinstance(held, Digest) and desired is not None else desired) == held:
+            return
         else:
-            self._held[key] = desired  # one copy of the bytes is enough
+            self._odd[key] = held
+        if desired is not None:
+            self._puts[kind][key] = None
+        elif self._complete or key in self._taken_back:
+            self._deletes[kind][key] = None
 
     def _kind(self, key: str) -> Kind:
         return next(kind for prefix, kind in self._prefixes.items() if key.startswith(prefix))

@@ -15,18 +15,27 @@ class AddressOwners:
         self._is_terminating = is_terminating
         self._sole: dict[str, ObjectName] = {}
         self._contested: dict[str, set[ObjectName]] = {}
-        self._addresses: dict[ObjectName, Sequence[str]] = {}
+        self._addresses: dict[ObjectName, Sequence[str]] = {}  # those of pods with more than one
+        self._address: dict[ObjectName, str] = {}
 
     def claim(self, pod: ObjectName, addresses: Sequence[str]) -> set[str]:
         """These are the pod's addresses now; returns all whose owner has to be looked at again."""
-        before = self._addresses.pop(pod, ())
+        before = self._forget(pod)
         for ip in before:
             self._drop(ip, pod)
         for ip in addresses:
             self._put(ip, pod)
-        if addresses:
+        if len(addresses) == 1:
+            self._address[pod] = addresses[0]
+        elif addresses:
             self._addresses[pod] = tuple(addresses)
         return {*before, *addresses}
+
+    def _forget(self, pod: ObjectName) -> Sequence[str]:
+        """The addresses that it had."""
+        if (single := self._address.pop(pod, None)) is not None:
+            return (single,)
+        return self._addresses.pop(pod, ())
 
     def owner(self, ip: str) -> ObjectName | None:
         if ip in self._contested:
