@@ -13,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from threading import Thread
 from typing import Any
 
@@ -24,6 +26,7 @@ from meshd.agent.etcd.ledger import Write
 from meshd.agent.etcd.lookout import Lookout
 from meshd.agent.etcd.transactions import Fence
 from meshd.agent.etcd.writer import IN_FLIGHT, split_batches
+from meshd.etcd import Endpoint
 from tests.support.agent import AgentProcess
 from tests.support.apiserver import ApiServer
 from tests.support.etcd import Etcd
@@ -33,6 +36,7 @@ LOADS = [Load(nodes=10, pods=1_000, workloads=50), Load(nodes=100, pods=10_000, 
 FULL = Load(nodes=1_000, pods=100_000, workloads=5_000)
 RATE = 500
 SECONDS, FULL_SECONDS = 5, 20
+STARTS = 3  # each beside its own bare loop: the median ratio counts
 MAX_RSS_MB = 400
 DEADLINE_S = 120.0
 IPS = "cilium/state/ip/v1/default/"
@@ -69,6 +73,11 @@ class Scene:
         self.agent.start()
         self.settle()
         return time.monotonic() - began
+
+    def empty_etcd(self) -> None:
+        self.etcd.stop()
+        self.etcd.wipe()
+        self.etcd.start()
 
     def settle(self) -> None:
         deadline = time.monotonic() + DEADLINE_S
@@ -147,7 +156,7 @@ def change_pods(scene: Scene, seconds: int, *, round: int) -> dict[str, float]:
 
 async def list_records(etcd: Etcd) -> dict[str, bytes]:
     """What the agent has published, with its numbering."""
-    connection = EtcdConnection(etcd.url)
+    connection = EtcdConnection(Endpoint(etcd.address))
     try:
         return {
             entry.key.decode(): entry.value
@@ -163,7 +172,7 @@ async def list_records(etcd: Etcd) -> dict[str, bytes]:
 async def bare_loop(etcd: Etcd, records: Mapping[str, bytes]) -> float:
     """Puts these into an empty etcd with the agent's transactions, and does nothing else. s."""
     revision = etcd.put(keys.LEADER, "bench")
-    connection = EtcdConnection(etcd.url)
+    connection = EtcdConnection(Endpoint(etcd.address))
     try:
         fence = Fence(connection, revision, Lookout(lambda: None))
         lease = await connection.grant_lease(900)
@@ -200,32 +209,54 @@ def named(row: dict[str, float]) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start into an empty etcd, and the bare loop of what it wrote into an empty etcd, s and MB."""
+
+    seconds: float
+    spent: Mapping[str, float]
+    memory: tuple[float, float]
+    bare: float
+    keys: int
+
+    @property
+    def ratio(self) -> float:
+        return self.spent["write"] / self.bare
+
+
+def start_and_bare(scene: Scene) -> Start:
+    seconds = scene.start()
+    spent, memory = scene.agent.status()["seconds"], memory_mb(scene.agent.pid)
+    scene.agent.stop()
+    records = asyncio.run(list_records(scene.etcd))
+    scene.empty_etcd()
+    bare = asyncio.run(bare_loop(scene.etcd, records))
+    scene.empty_etcd()
+    return Start(seconds, spent, memory, bare, len(records))
+
+
 def full(folder: Path) -> tuple[dict[str, Any], list[str], list[Aim]]:
     with Scene(folder, FULL) as scene:
-        started = scene.start()
-        spent = scene.agent.status()["seconds"]
-        now, most = memory_mb(scene.agent.pid)
+        starts = [start_and_bare(scene) for _ in range(STARTS)]
+        scene.start()
         changes = change_pods(scene, FULL_SECONDS, round=1)
         scene.agent.stop()
         again = scene.start()
         again_now, again_most = memory_mb(scene.agent.pid)
         writes = scene.agent.status()["published"]["writes"]
-        scene.agent.stop()
-        records = asyncio.run(list_records(scene.etcd))
-        scene.etcd.stop()
-        scene.etcd.wipe()
-        scene.etcd.start()
-        bare = asyncio.run(bare_loop(scene.etcd, records))
-    row = {"pods": FULL.pods, "start s": started, "memory MB": now, **named(changes)}
+    middle = sorted(starts, key=lambda start: start.ratio)[STARTS // 2]
+    now = max(start.memory[0] for start in starts)
+    row = {"pods": FULL.pods, "start s": median(start.seconds for start in starts), "memory MB": now, **named(changes)}
     lines = [
         "start: "
-        + ", ".join(f"{name} {value:.1f} s" for name, value in spent.items())
-        + f"; memory at most {most:.0f} MB",
+        + ", ".join(f"{name} {value:.1f} s" for name, value in middle.spent.items())
+        + f"; bare loop of the same transactions: {middle.bare:.1f} s for {middle.keys} keys",
+        "write part against the bare loop, each start: " + ", ".join(f"{start.ratio:.2f}" for start in starts),
+        f"memory at most {max(start.memory[1] for start in starts):.0f} MB",
         f"restart: {again:.1f} s, {writes} writes; memory {again_now:.0f} MB, at most {again_most:.0f} MB",
-        f"bare loop of the same transactions: {bare:.1f} s for {len(records)} keys",
     ]
     aims = [
-        Aim("write part against the bare loop", "≤ 2", spent["write"] / bare, spent["write"] <= 2 * bare),
+        Aim("write part against the bare loop", "≤ 2", middle.ratio, middle.ratio <= 2),
         Aim("memory after the start, MB", f"≤ {MAX_RSS_MB}", now, now <= MAX_RSS_MB),
         Aim("memory after a restart, MB", f"≤ {MAX_RSS_MB}", again_now, again_now <= MAX_RSS_MB),
         Aim("writes of a restart", "0", float(writes), writes == 0),

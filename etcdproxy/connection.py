@@ -62,9 +62,13 @@ class Connection:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, target: str) -> AsyncIterator[Self]:
-        """Connects to `host:port`, without TLS: etcd stands on the proxy's own loopback."""
-        async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+    async def open(cls, target: str, credentials: grpc.ChannelCredentials | None = None) -> AsyncIterator[Self]:
+        """Connects to `host:port`; without credentials in clear, as to an etcd on the proxy's own loopback."""
+        if credentials is None:
+            opened = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            opened = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
+        async with opened as channel:
             yield cls(channel)
 
     async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:

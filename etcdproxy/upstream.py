@@ -7,9 +7,11 @@ is served; when it comes back with the same history the watch goes on from the l
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from etcdproxy.connection import END, START, Connection, HistoryLost, Overtaken, UpstreamAway, Watch
@@ -53,9 +55,18 @@ class UpstreamStatus:
 class Upstream:
     """Keeps a hub at the state of one etcd. `run` never returns."""
 
-    def __init__(self, target: str, hub: Hub, *, look_back: int = LOOK_BACK) -> None:
+    def __init__(
+        self,
+        target: str,
+        hub: Hub,
+        *,
+        look_back: int = LOOK_BACK,
+        credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
+    ) -> None:
+        """`credentials` is asked for every new connection; None: in clear."""
         self.status = UpstreamStatus()
         self.target = target
+        self._credentials = credentials
         self._hub = hub
         self._look_back = look_back
         self._etcd_cluster_id = 0
@@ -78,7 +89,7 @@ class Upstream:
         """One connection, to its end. Raises UpstreamAway if it never came so far as to serve."""
         self._synced = False
         try:
-            async with Connection.open(self.target) as connection:
+            async with Connection.open(self.target, self._credentials()) as connection:
                 await self._serve(connection)
         except UpstreamAway as error:
             if isinstance(error, Overtaken | HistoryLost):

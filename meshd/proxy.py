@@ -6,7 +6,6 @@ import signal
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 import yaml
@@ -24,7 +23,8 @@ from etcdproxy.server import ListenError, make_server
 from etcdproxy.service import Service
 from etcdproxy.upstream import Upstream
 from etcdproxy.users import LiveUsers, UsersError
-from meshd.config import ConfigError, Settings, load
+from meshd.config import ConfigError, load
+from meshd.etcd import Endpoint, EtcdSettings
 from meshd.health import HealthListenError, serve_health
 from meshd.socket import serve
 
@@ -33,12 +33,11 @@ logger = logging.getLogger(__name__)
 _SHUTDOWN_S = 1.0
 
 
-class ProxyConfig(Settings):
+class ProxyConfig(EtcdSettings):
     """Configuration of a proxy; the keys are the flags of `meshd proxy`."""
 
     cluster: str
     listen: str
-    etcd: str
     cert: Path
     key: Path
     ca: Path
@@ -64,14 +63,6 @@ class ProxyConfig(Settings):
             raise ValueError("must be IP:PORT with a port of at most 65535, as 0.0.0.0:2379 or [::]:2379")
         return listen
 
-    @field_validator("etcd")
-    @classmethod
-    def _check_etcd(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or not parts.port:
-            raise ValueError("must be http://HOST:PORT, the plain client port of this cluster's etcd")
-        return url
-
     @property
     def socket(self) -> Path:
         return self.run_dir / (self.instance or self.cluster) / "proxy.sock"
@@ -83,7 +74,10 @@ class ProxyConfig(Settings):
 )
 @click.option("--cluster", help="Name of the cluster that is served.")
 @click.option("--listen", metavar="IP:PORT", help="Where readers connect.")
-@click.option("--etcd", metavar="URL", help="The cluster's etcd, http://HOST:PORT.")
+@click.option("--etcd", metavar="URL", help="The cluster's etcd, http://HOST:PORT; https:// with the next three.")
+@click.option("--etcd-ca", type=click.Path(path_type=Path), help="CA of etcd's certificate (PEM).")
+@click.option("--etcd-cert", type=click.Path(path_type=Path), help="Our certificate at etcd (PEM).")
+@click.option("--etcd-key", type=click.Path(path_type=Path), help="Its key (PEM).")
 @click.option("--cert", type=click.Path(path_type=Path), help="Server certificate (PEM).")
 @click.option("--key", type=click.Path(path_type=Path), help="Its key (PEM).")
 @click.option("--ca", type=click.Path(path_type=Path), help="CAs that readers' certificates must come from.")
@@ -98,18 +92,18 @@ def proxy(path: Path | None, print_config: bool, **flags: object) -> None:
     if print_config:
         click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
         return
-    live, users = _load_files(config)
+    live, endpoint, users = _load_files(config)
     try:
-        asyncio.run(run(config, live, users))
+        asyncio.run(run(config, live, endpoint, users))
     except ListenError as error:
         raise ConfigError(f"--listen: {error}") from error
     except HealthListenError as error:
         raise ConfigError(f"--health: {error}") from error
 
 
-def _load_files(config: ProxyConfig) -> tuple[LivePair, LiveUsers | None]:
+def _load_files(config: ProxyConfig) -> tuple[LivePair, Endpoint, LiveUsers | None]:
     problems: list[str] = []
-    live, users = None, None
+    live, endpoint, users = None, None, None
     try:
         live = LivePair(config.cert, config.key, config.ca)
     except CertsError as error:
@@ -118,15 +112,19 @@ def _load_files(config: ProxyConfig) -> tuple[LivePair, LiveUsers | None]:
         users = LiveUsers(config.users) if config.users else None
     except UsersError as error:
         problems.append(str(error))
-    if problems or live is None:
+    try:
+        endpoint = config.endpoint()
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems or live is None or endpoint is None:
         raise ConfigError("\n".join(problems))
-    return live, users
+    return live, endpoint, users
 
 
-async def run(config: ProxyConfig, live: LivePair, users: LiveUsers | None) -> None:
+async def run(config: ProxyConfig, live: LivePair, endpoint: Endpoint, users: LiveUsers | None) -> None:
     """Runs until SIGTERM or SIGINT. Raises ListenError or HealthListenError."""
     hub = Hub()
-    upstream = Upstream(urlsplit(config.etcd).netloc, hub)
+    upstream = Upstream(endpoint.target, hub, credentials=endpoint.renewed)
     service = Service(hub, Policy(config.cluster, users.users if users else Users()), config.limits)
     server, port = make_server(service, config.listen, live)
     stop = asyncio.Event()

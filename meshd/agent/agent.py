@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from identity.allocation import Allocator
 from identity.labels import LabelFilter
 from identity.numbering import identity_range
-from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable, HistoryLost, LeaseLost, host_and_port
+from meshd.agent.etcd.connection import EtcdConnection, EtcdUnavailable, HistoryLost, LeaseLost
 from meshd.agent.etcd.etcd3_client import LeaderLock
 from meshd.agent.etcd.ledger import Ledger
 from meshd.agent.etcd.lookout import Disturbed, Lookout
@@ -76,7 +76,8 @@ class Agent:
         self.desired = Desired(Publisher(scope, self.state, identities), identities, Ledger(config.cluster))
         self.progress = Progress()
         self.etcd_state = EtcdState()
-        self.etcd = EtcdConnection(config.etcd)
+        self._endpoint = config.endpoint()
+        self.etcd = EtcdConnection(self._endpoint)
         self.scope = codec.Scope(config.cluster, config.cluster_id, numbers)
         self.applying_s = 0.0
         self._history_lost = False
@@ -93,8 +94,8 @@ class Agent:
 
     async def publish(self) -> None:
         """Writes whenever etcd lets it, for ever; the lock is let go at the end. Raises NotOurs."""
-        host, port = host_and_port(self.config.etcd)
-        lock = LeaderLock(host, port, holder=f"{socket.gethostname()}:{os.getpid()}", ttl_s=self.config.leader_ttl_s)
+        holder = f"{socket.gethostname()}:{os.getpid()}"
+        lock = LeaderLock(self.config, holder=holder, ttl_s=self.config.leader_ttl_s)
         try:
             await self._publish(lock)
         finally:
@@ -113,6 +114,9 @@ class Agent:
     async def _spell(self, lock: LeaderLock) -> None:
         """One turn at writing. Returns when it is over; raises ShortSpell if that was so soon that a pause is due."""
         began = time.monotonic()
+        if self._endpoint.refresh():
+            await self.etcd.reopen()
+            await asyncio.to_thread(lock.reopen)
         try:
             await self._lead(lock)
         except* (LeaseLost, LeadershipLost, Disturbed) as lost:

@@ -6,12 +6,11 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from identity.labels import DEFAULT_DROP
-from meshd.agent.etcd.connection import host_and_port
-from meshd.config import ConfigError, Settings
+from meshd.etcd import EtcdSettings
 from wire.keys import is_cluster_name
 
 
-class AgentConfig(Settings):
+class AgentConfig(EtcdSettings):
     """Every setting of `meshd agent`, as in its file. Durations are whole seconds, because etcd's leases are."""
 
     cluster: str
@@ -19,7 +18,6 @@ class AgentConfig(Settings):
     cluster_id: int = Field(ge=1)
     #: 255 or 511; must be the same in the whole mesh.
     max_clusters: int = 255
-    etcd: str
     #: The source: a folder of Kubernetes YAML, a kubeconfig (or a context of kubectl's own), or the pod's own cluster.
     manifests: Path | None = None
     kubeconfig: Path | None = None
@@ -74,15 +72,6 @@ class AgentConfig(Settings):
         if count not in (255, 511):
             raise ValueError("must be 255 or 511")
         return count
-
-    @field_validator("etcd")
-    @classmethod
-    def _check_etcd(cls, endpoint: str) -> str:
-        try:
-            host_and_port(endpoint)
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        return endpoint
 
     @field_validator("drop_labels")
     @classmethod

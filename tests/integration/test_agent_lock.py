@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshd.agent.etcd.etcd3_client import LeaderLock, LockUnavailable
+from meshd.etcd import EtcdSettings
 from tests.support.agent import eventually
 from tests.support.etcd import Etcd
 from wire import keys
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.etcd
 
 @pytest.fixture
 def locks(etcd: Etcd) -> Iterator[list[LeaderLock]]:
-    made = [LeaderLock("127.0.0.1", etcd.port, holder=f"agent-{number}", ttl_s=2) for number in range(2)]
+    made = [LeaderLock(EtcdSettings(etcd=etcd.url), holder=f"agent-{number}", ttl_s=2) for number in range(2)]
     yield made
     for lock in made:
         lock.close()

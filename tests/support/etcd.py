@@ -128,13 +128,16 @@ class Etcd:
             assert self._process is not None
             assert self._process.poll() is None, (self.directory / "etcd.log").read_text()[-2000:]
             try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:  # noqa: S310
-                    if json.load(answer)["health"] == "true":
-                        return
+                if self._is_healthy():
+                    return
             except OSError:
                 time.sleep(0.02)
         self.kill()
         raise AssertionError("etcd did not become healthy: " + (self.directory / "etcd.log").read_text()[-2000:])
+
+    def _is_healthy(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:  # noqa: S310
+            return str(json.load(answer)["health"]) == "true"
 
     def _end(self, *, signal_is_kill: bool) -> None:
         if self._channel is not None:

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import grpc
 from grpc import aio
 
-from meshd.config import ConfigError
+from meshd.etcd import Endpoint
 from wire.keys import interval
 from wire.proto import kv_pb2, rpc_pb2, rpc_pb2_grpc
 
@@ -42,32 +41,30 @@ class HistoryLost(Exception):
     """Another etcd stands at this address, or one whose revisions went backwards: all that was known of it is void."""
 
 
-def host_and_port(endpoint: str) -> tuple[str, int]:
-    """Of an endpoint such as `http://127.0.0.1:2379`. Raises ConfigError."""
-    parts = urlsplit(endpoint)
-    try:
-        port = parts.port or 2379
-    except ValueError as error:
-        raise ConfigError(f"etcd endpoint {endpoint!r}: {error}") from error
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigError(f"etcd endpoint {endpoint!r} must look like http://127.0.0.1:2379")
-    return parts.hostname, port
-
-
 class EtcdConnection:
     """One channel to one etcd. Calls raise the four errors above and nothing else."""
 
-    def __init__(self, endpoint: str) -> None:
-        host, port = host_and_port(endpoint)
-        self._channel = aio.insecure_channel(f"{host}:{port}", options=_OPTIONS)
-        kv: Any = rpc_pb2_grpc.KVStub
-        lease: Any = rpc_pb2_grpc.LeaseStub
-        self._kv = kv(self._channel)
-        self._lease = lease(self._channel)
-        watch: Any = rpc_pb2_grpc.WatchStub
-        self._watch = watch(self._channel)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self.etcd_id = 0
         self.revision = 0
+        self._open()
+
+    def _open(self) -> None:
+        credentials, target = self._endpoint.credentials(), self._endpoint.target
+        if credentials is None:
+            self._channel = aio.insecure_channel(target, options=_OPTIONS)
+        else:
+            self._channel = aio.secure_channel(target, credentials, options=_OPTIONS)
+        kv: Any = rpc_pb2_grpc.KVStub
+        lease: Any = rpc_pb2_grpc.LeaseStub
+        watch: Any = rpc_pb2_grpc.WatchStub
+        self._kv, self._lease, self._watch = kv(self._channel), lease(self._channel), watch(self._channel)
+
+    async def reopen(self) -> None:
+        """With the certificate of now. Nothing may be under way."""
+        await self._channel.close()
+        self._open()
 
     async def close(self) -> None:
         await self._channel.close()

@@ -24,6 +24,7 @@ sys.modules.setdefault("etcd3.etcdrpc", _stand_in())
 import etcd3  # noqa: E402 — after its stubs
 import grpc  # noqa: E402
 
+from meshd.etcd import EtcdSettings, split_url  # noqa: E402
 from wire import keys  # noqa: E402
 
 TIMEOUT_S = 3.0
@@ -40,11 +41,27 @@ class LeaderLock:
     `holder` is what others read there: who it is, for people.
     """
 
-    def __init__(self, host: str, port: int, *, holder: str, ttl_s: int) -> None:
-        self._client = etcd3.client(host=host, port=port, timeout=TIMEOUT_S, grpc_options=_OPTIONS)
+    def __init__(self, config: EtcdSettings, *, holder: str, ttl_s: int) -> None:
+        self._config = config
+        self._client = self._connect()
         self.token = f"{holder} {uuid.uuid4().hex}".encode()
         self._ttl_s = ttl_s
         self._lease: etcd3.Lease | None = None
+
+    def _connect(self) -> etcd3.Etcd3Client:
+        host, _, port = split_url(self._config.etcd)[1].rpartition(":")
+        files = {
+            "ca_cert": self._config.etcd_ca,
+            "cert_cert": self._config.etcd_cert,
+            "cert_key": self._config.etcd_key,
+        }
+        paths = {name: str(file) for name, file in files.items() if file}
+        return etcd3.client(host=host, port=int(port), timeout=TIMEOUT_S, grpc_options=_OPTIONS, **paths)
+
+    def reopen(self) -> None:
+        """With the certificate of now; what is held stays held."""
+        self._client.close()
+        self._client = self._connect()
 
     def try_acquire(self) -> int | None:
         """Takes the lock if nobody else holds it; returns the revision at which it was taken, None if somebody does.

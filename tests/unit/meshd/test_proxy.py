@@ -26,7 +26,7 @@ def test_prints_the_effective_configuration_which_can_be_read_again(tmp_path: Pa
 
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
-        CliRunner().invoke(proxy, ["--cluster=A", "--etcd=https://x", "--print-config"], catch_exceptions=False)
+        CliRunner().invoke(proxy, ["--cluster=A", "--etcd=x", "--print-config"], catch_exceptions=False)
     text = str(refused.value)
     for problem in ("invalid cluster name 'A'", "http://HOST:PORT", "listen", "cert", "key", "ca"):
         assert problem in text

@@ -22,8 +22,6 @@ def test_defaults() -> None:
         ({"cluster_id": 0}, "cluster_id: .* greater than or equal to 1"),
         ({"cluster_id": 256}, "cluster_id 256 is above max_clusters 255"),
         ({"max_clusters": 300}, "max_clusters: .* 255 or 511"),
-        ({"etcd": "127.0.0.1:2379"}, "etcd: .* must look like http://"),
-        ({"etcd": "http://h:99999"}, "etcd: .*Port out of range"),
         ({"lease_ttl_s": 5}, "lease_ttl_s: .* 25"),
         ({"beacon_ttl_s": 900}, "beacon_ttl_s 900 must be less than lease_ttl_s 900"),
         ({"drop_labels": ["("]}, "drop_labels: .* is no pattern"),
