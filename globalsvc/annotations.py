@@ -47,7 +47,9 @@ class Annotations:
 
 def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
     """Reads a Service's annotations."""
-    problems = []
+    problems: list[str] = []
+    for names in (GLOBAL, SHARED, AFFINITY):
+        problems += _contradiction(annotations, *names)
     name, text = _current(annotations, GLOBAL)
     is_global, is_doubtful = _is_true(text), text.lower() not in _BOOLEAN
     if is_doubtful:
@@ -82,6 +84,14 @@ def namespace_is_global(annotations: Mapping[str, str], *, default: bool = True)
     return default if value is None else _is_true(value)
 
 
+def namespace_problems(annotations: Mapping[str, str]) -> tuple[str, ...]:
+    """What of a Namespace's annotation cannot be understood."""
+    value = annotations.get(NAMESPACE_GLOBAL, "")
+    if value.lower() in _BOOLEAN:
+        return ()
+    return (f"{NAMESPACE_GLOBAL}: {value!r} is neither true nor false: nothing of the namespace is shown",)
+
+
 def is_read(name: str) -> bool:
     """Whether a Service's annotation of this name concerns meshd, be it misspelt."""
     return name in READ or name.startswith(OURS)
@@ -90,6 +100,13 @@ def is_read(name: str) -> bool:
 def _current(annotations: Mapping[str, str], names: tuple[str, str], default: str = "") -> tuple[str, str]:
     """The name that counts and its value."""
     return next(((name, annotations[name]) for name in names if name in annotations), (names[0], default))
+
+
+def _contradiction(annotations: Mapping[str, str], name: str, old: str) -> list[str]:
+    """Both spellings, with values that do not mean the same."""
+    if name not in annotations or old not in annotations or annotations[name].lower() == annotations[old].lower():
+        return []
+    return [f"{name}: {annotations[name]!r} and {old}: {annotations[old]!r} contradict each other: the first counts"]
 
 
 def _is_true(value: str) -> bool:

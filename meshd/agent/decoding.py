@@ -15,6 +15,7 @@ from meshd.agent.objects import (
     Node,
     ObjectKind,
     Pod,
+    PodMetadata,
     Policy,
     PolicyMetadata,
     Ref,
@@ -104,8 +105,13 @@ def _check_text(decoded: KubernetesObject) -> None:
     for where, name in names.items():
         if len(name) > MAX_NAME or not _NAME.fullmatch(name):
             raise BadObject(f"{where} {name!r} is no name (a-z, 0-9, '-' and '.', at most {MAX_NAME})")
-    labels = {} if isinstance(decoded, Policy) else decoded.metadata.labels
-    for key, value in labels.items():
+    if isinstance(decoded, Policy):
+        return
+    if not isinstance(decoded.metadata, PodMetadata):
+        for key in decoded.metadata.annotations:
+            if not _LABEL_KEY.fullmatch(key.lower()):
+                raise BadObject(f"metadata.annotations: {key!r} is no key of an annotation")
+    for key, value in decoded.metadata.labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise BadObject(f"metadata.labels: {key!r} is no key of a label")
         if not _LABEL_VALUE.fullmatch(value):

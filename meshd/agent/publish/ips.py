@@ -3,7 +3,7 @@
 from msgspec import UNSET
 
 from identity.labels import identity_labels
-from meshd.agent.endpoints import canonical_ip
+from meshd.agent.endpoints import canonical_ip, is_usable
 from meshd.agent.objects import Namespace, Pod
 from meshd.agent.publish.scope import Scope
 from wire.labels import format_labels
@@ -16,6 +16,11 @@ def own_addresses(pod: Pod) -> tuple[list[str], list[str]]:
         return [], []
     addresses = [(text, canonical_ip(text)) for text in pod.addresses]
     odd = [f"podIP {text!r} is not an IP address: left out" for text, ip in addresses if not ip]
+    if pod.status.host_ip and not canonical_ip(pod.status.host_ip):
+        odd.append(f"hostIP {pod.status.host_ip!r} is not an IP address: nobody can reach the pod through the tunnel")
+    for port in pod.ports:
+        if port.name and not is_usable(port.protocol, port.container_port):
+            odd.append(f"port {port.name!r}: {port.protocol} {port.container_port} cannot be carried: left out")
     return [ip for _, ip in addresses if ip], odd
 
 
@@ -39,7 +44,13 @@ def label_text(pod: Pod, namespace: str, known: Namespace | None, scope: Scope) 
 
 def ip_record(pod: Pod, namespace: str, ip: str, identity: int) -> IP:
     """The record of one of the pod's addresses."""
-    ports = sorted({(port.name, port.container_port, port.protocol) for port in pod.ports if port.name})
+    ports = sorted(
+        {
+            (port.name, port.container_port, port.protocol)
+            for port in pod.ports
+            if port.name and is_usable(port.protocol, port.container_port)
+        }
+    )
     return IP(
         ip=ip,
         host_ip=canonical_ip(pod.status.host_ip),

@@ -7,7 +7,7 @@ test holds the two equal.
 from collections.abc import Iterable, Mapping, Set
 from typing import TypeVar
 
-from globalsvc.annotations import namespace_is_global
+from globalsvc.annotations import namespace_is_global, namespace_problems
 from identity.allocation import Allocator
 from meshd.agent.endpoints import endpoints_of
 from meshd.agent.index import ObjectName
@@ -20,7 +20,7 @@ from meshd.agent.publish.nodes import node_record
 from meshd.agent.publish.pod_cidrs import PodCidrs
 from meshd.agent.publish.policies import policy_name
 from meshd.agent.publish.scope import Scope
-from meshd.agent.publish.services import read_annotations, service_record
+from meshd.agent.publish.services import read_annotations, service_problems, service_record
 from meshd.agent.state import Dirty, LocalState
 from wire import keys
 from wire.codec import encode
@@ -133,6 +133,7 @@ class Publisher:
         """
         dirty, changes = self._dirty, KeyChanges()
         for namespace in _take(dirty.namespaces, len(dirty.namespaces)):
+            self._namespace(namespace)
             self._dirty_numbers |= self._namespaces.numbers_of(namespace)
         for pod in _take(dirty.pods, len(dirty.pods)):
             self._claim_addresses(pod)
@@ -160,6 +161,11 @@ class Publisher:
         self._problems.pop(ref, None)
         if found := tuple(problems):
             self._problems[ref] = found
+
+    def _namespace(self, name: str) -> None:
+        known = self._state.namespaces.get(name)
+        problems = namespace_problems(known.metadata.annotations) if known else ()
+        self._report(Ref(ObjectKind.NAMESPACE, "", name), problems)
 
     def _node(self, name: str) -> bytes | None:
         ref = Ref(ObjectKind.NODE, "", name)
@@ -196,7 +202,7 @@ class Publisher:
         if not (annotations.is_global or annotations.is_doubtful) or not self._is_global(name[0]):
             return
         endpoints, odd = endpoints_of(self._state, name)
-        self._report(Ref(ObjectKind.SERVICE, *name), (*annotations.problems, *odd))
+        self._report(Ref(ObjectKind.SERVICE, *name), (*annotations.problems, *service_problems(service), *odd))
         changes[local] = encode(local_service(service, name[0], endpoints))
         if annotations.shared:
             changes[shared] = encode(service_record(service, name[0], endpoints, self._scope))

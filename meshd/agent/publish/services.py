@@ -1,5 +1,6 @@
 """A Service as other clusters see it: its frontends and those of its backends that may be used."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from msgspec import UNSET
@@ -39,6 +40,19 @@ def service_record(service: Service, namespace: str, endpoints: Sequence[Endpoin
         shared=True,
         cluster_id=scope.cluster_id,
     )
+
+
+def service_problems(service: Service) -> list[str]:
+    """A sentence for everything of its spec that is left out."""
+    odd = [
+        f"clusterIP {text!r} is not an IP address: left out" for text in service.cluster_ips if not canonical_ip(text)
+    ]
+    names = Counter(port.name for port in service.spec.ports)
+    odd += [f"{count} ports are named {name!r}: the last is used" for name, count in names.items() if count > 1]
+    for port in service.spec.ports:
+        if not is_usable(port.protocol, port.port):
+            odd.append(f"port {port.name!r}: {port.protocol} {port.port} cannot be carried: left out")
+    return odd
 
 
 def frontend_ips(service: Service) -> list[str]:

@@ -2,7 +2,15 @@ from dataclasses import replace
 
 import pytest
 
-from globalsvc.annotations import READ, Affinity, Annotations, is_read, namespace_is_global, parse_annotations
+from globalsvc.annotations import (
+    READ,
+    Affinity,
+    Annotations,
+    is_read,
+    namespace_is_global,
+    namespace_problems,
+    parse_annotations,
+)
 from globalsvc.preferences import BALANCING, DRAIN, MIN_HEALTHY, PRIORITY, WEIGHTS, ZONE_HINTS
 
 OLD = "io.cilium/"
@@ -16,7 +24,7 @@ NEW = "service.cilium.io/"
         ({OLD + "global-service": "true"}, Annotations(is_global=True, shared=True)),
         ({NEW + "global": "True"}, Annotations(is_global=True, shared=True)),
         ({NEW + "global": ""}, Annotations()),
-        ({NEW + "global": "false", OLD + "global-service": "true"}, Annotations()),
+        ({NEW + "global": "false", OLD + "global-service": "False"}, Annotations()),
         ({NEW + "global": "true", NEW + "shared": "false"}, Annotations(is_global=True)),
         ({NEW + "global": "true", OLD + "shared-service": "False"}, Annotations(is_global=True)),
         ({NEW + "global": "true", OLD + "shared-service": ""}, Annotations(is_global=True)),
@@ -35,6 +43,23 @@ def test_an_unknown_affinity_is_shown_and_harmless() -> None:
     parsed = parse_annotations({NEW + "affinity": "nearest"})
     assert parsed.affinity is Affinity.NONE
     assert "nearest" in parsed.problems[0]
+
+
+@pytest.mark.parametrize(("value", "other"), [("local", "remote"), ("", "local"), ("remote", "none")])
+def test_of_two_spellings_that_contradict_each_other_the_current_one_counts(value: str, other: str) -> None:
+    name, old = NEW + "affinity", OLD + "service-affinity"
+    parsed = parse_annotations({name: value, old: other})
+    assert parsed.affinity is Affinity(value or "none")
+    assert parsed.problems == (f"{name}: {value!r} and {old}: {other!r} contradict each other: the first counts",)
+    assert parse_annotations({name: value, old: value.upper()}).problems == ()
+
+
+@pytest.mark.parametrize(("value", "is_global"), [("true", True), ("false", False)])
+def test_a_contradiction_about_being_global_is_shown(value: str, is_global: bool) -> None:
+    other = "false" if is_global else "true"
+    parsed = parse_annotations({NEW + "global": value, OLD + "global-service": other})
+    assert (parsed.is_global, parsed.is_doubtful, len(parsed.problems)) == (is_global, False, 1)
+    assert "contradict each other" in parsed.problems[0]
 
 
 @pytest.mark.parametrize("name", sorted(READ))
@@ -69,3 +94,12 @@ def test_every_annotation_is_read_and_a_misspelt_one_is_named() -> None:
 )
 def test_namespaces(annotations: dict[str, str], default: bool, expected: bool) -> None:
     assert namespace_is_global(annotations, default=default) is expected
+
+
+@pytest.mark.parametrize("value", ["maybe", "1", "yes"])
+def test_a_namespace_that_cannot_be_understood_is_hidden_and_shown_as_a_problem(value: str) -> None:
+    annotations = {"clustermesh.cilium.io/global": value}
+    assert not namespace_is_global(annotations)
+    (problem,) = namespace_problems(annotations)
+    assert repr(value) in problem
+    assert namespace_problems({"clustermesh.cilium.io/global": "True"}) == namespace_problems({}) == ()

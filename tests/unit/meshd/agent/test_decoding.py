@@ -56,6 +56,8 @@ def test_null_means_not_given() -> None:
         ({"metadata": {"name": "a", "labels": {"a=b": ""}}}, "'a=b' is no key of a label"),
         ({"metadata": {"name": "a", "labels": {"": ""}}}, "'' is no key of a label"),
         ({"metadata": {"name": "a", "labels": {"a": "x;k8s:b=c"}}}, "'x;k8s:b=c' (of a) is no value of a label"),
+        ({"metadata": {"name": "a", "annotations": {"a b": ""}}}, "'a b' is no key of an annotation"),
+        ({"metadata": {"name": "a", "annotations": {"meshd.io/": ""}}}, "'meshd.io/' is no key of an annotation"),
         ({}, "metadata"),
         ({"metadata": {"name": "a", "labels": {"x": True}}}, "Expected `str`, got `bool` - at `$.metadata.labels"),
         ({"metadata": {"name": "a"}, "spec": {"ports": [{"port": "80"}]}}, "$.spec.ports[0].port"),
@@ -65,6 +67,11 @@ def test_what_cannot_be_used_is_named(document: dict[str, Any], words: str) -> N
     with pytest.raises(BadObject) as caught:
         decode_object(ObjectKind.SERVICE, document)
     assert words in str(caught.value)
+
+
+def test_keys_of_annotations_may_have_capitals_before_the_slash() -> None:
+    document = {"metadata": {"name": "a", "annotations": {"Example.org/Key_1": "any value; \n at all"}}}
+    assert decode_object(ObjectKind.NODE, document)[0].name == "a"
 
 
 def test_a_pod_cannot_claim_another_identity_through_its_account() -> None:

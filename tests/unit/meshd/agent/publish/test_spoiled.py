@@ -32,6 +32,19 @@ GOOD: list[kubernetes.Document] = [
     kubernetes.cilium_policy("p", ingress=[{"fromEntities": ["cluster"]}]),
     kubernetes.endpoint_slice("db-1", "db", [{"addresses": ["10.0.0.9"], "zone": "a", "conditions": {"ready": True}}]),
 ]
+REST: list[kubernetes.Document] = [
+    kubernetes.node("rest", "172.18.9.9", pod_cidrs=["10.9.0.0/24"]),
+    kubernetes.pod("p", "10.9.0.1", namespace="rest", labels={"app": "rest"}, node="rest"),
+    kubernetes.service("rest", "30.9.9.9", namespace="rest", selector={"app": "rest"}),
+    kubernetes.policy("p", namespace="rest"),
+]
+UNTOUCHED = {
+    "cilium/state/ip/v1/default/10.9.0.1",
+    "cilium/state/nodes/v1/c1/rest",
+    "cilium/state/services/v1/c1/rest/rest",
+    "meshd/v1/policies/NetworkPolicy/rest/p",
+    "meshd/v1/services/rest/rest",
+}
 JUNK: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
@@ -68,12 +81,15 @@ def spoiled(draw: st.DrawFn) -> list[kubernetes.Document]:
 
 @settings(max_examples=400, deadline=None)
 @given(spoiled())
-def test_what_is_published_of_spoiled_objects_can_be_read(documents: list[kubernetes.Document]) -> None:
-    content = parse_file("f.yaml", json.dumps({"kind": "List", "items": documents}).encode())
+def test_what_is_published_of_spoiled_objects_can_be_read_and_the_rest_goes_on(
+    documents: list[kubernetes.Document],
+) -> None:
+    content = parse_file("f.yaml", "\n---\n".join(map(json.dumps, [*documents, *REST])).encode())
     identities = Allocator(identity_range(1))
     state = LocalState()
     publisher = Publisher(Scope(cluster="c1", cluster_id=1), state, identities)
     publisher.mark(state.apply(Changes(content.objects, synced=True)))
+    published: set[str] = set()
     scope = codec.Scope("c1", 1, identity_range(1))
     while publisher.is_dirty or publisher.wanted():
         for labels in publisher.wanted():
@@ -84,3 +100,5 @@ def test_what_is_published_of_spoiled_objects_can_be_read(documents: list[kubern
             parsed = keys.parse(key)
             if value is not None:
                 codec.decode(parsed.kind, parsed.name, value, scope)
+                published.add(key)
+    assert published >= UNTOUCHED
