@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
@@ -24,13 +25,18 @@ from meshd.agent.leadership import acquire, keep_leading, release
 from meshd.agent.publish.publisher import Publisher
 from meshd.agent.publish.scope import Scope
 from meshd.agent.settings import AgentConfig
+from meshd.agent.sources.apiserver import ApiServer
 from meshd.agent.sources.cluster import KubernetesSource
 from meshd.agent.sources.credentials import Credentials
 from meshd.agent.sources.manifests import ManifestSource
+from meshd.agent.sources.reflector import Timing
 from meshd.agent.sources.source import Source
 from meshd.agent.state import LocalState
 from meshd.config import ConfigError
 from wire import codec
+
+if TYPE_CHECKING:
+    from meshd.agent.imports.importer import Importer
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +85,24 @@ class Agent:
         self._endpoint = config.endpoint()
         self.etcd = EtcdConnection(self._endpoint)
         self.scope = codec.Scope(config.cluster, config.cluster_id, numbers)
+        self.importer = self._make_importer()
         self.applying_s = 0.0
         self._history_lost = False
+
+    def _make_importer(self) -> "Importer | None":
+        if self.config.import_from is None:
+            return None
+        from meshd.agent.imports.importer import Importer  # not above: few need it, and it takes memory
+        from meshd.agent.imports.plan import Plan
+
+        server = ApiServer(make_credentials(self.config), silence_s=Timing().silence_s)
+        return Importer(Plan(self.state, self.desired.publisher.is_global), server, self.desired.publisher.node_value)
+
+    async def close(self) -> None:
+        """Its connections; nothing may be under way."""
+        await self.etcd.close()
+        if self.importer is not None:
+            await self.importer.close()
 
     async def observe(self) -> None:
         """From the source into what is desired."""
@@ -91,6 +113,8 @@ class Agent:
                 began = time.perf_counter()
                 self.desired.mark(self.state.apply(changes), synced=changes.synced, now=now)
                 self.applying_s += time.perf_counter() - began
+                if self.importer is not None:
+                    self.importer.take(changes)
 
     async def publish(self) -> None:
         """Writes whenever etcd lets it, for ever; the lock is let go at the end. Raises NotOurs."""
@@ -144,6 +168,8 @@ class Agent:
             await writer.prepare(history_lost=self._history_lost)
             self._history_lost = False
             self._say_writing()
+            if self.importer is not None and self.config.import_from is not None:
+                tasks.create_task(self.importer.run(self.config.import_from, self.config))
             await writer.run()
 
     def _say_unavailable(self, reason: str) -> None:
@@ -164,9 +190,13 @@ def make_source(config: AgentConfig) -> Source:
         if not config.manifests.is_dir():
             raise ConfigError(f"manifests {config.manifests}: is not a folder: create it, or name another one")
         return ManifestSource(config.manifests)
-    credentials = Credentials(kubeconfig=config.kubeconfig, context=config.context, in_cluster=config.in_cluster)
+    credentials = make_credentials(config)
     credentials.access()
     return KubernetesSource(credentials)
+
+
+def make_credentials(config: AgentConfig) -> Credentials:
+    return Credentials(kubeconfig=config.kubeconfig, context=config.context, in_cluster=config.in_cluster)
 
 
 def first_reason(group: BaseExceptionGroup[BaseException]) -> str:

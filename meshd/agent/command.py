@@ -30,6 +30,11 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Publish the cluster that this file names.")
 @click.option("--context", help="The context of the kubeconfig to use; without --kubeconfig, of kubectl's own.")
 @click.option("--in-cluster", is_flag=True, default=None, help="Publish the cluster that this pod runs in.")
+@click.option(
+    "--import-from",
+    type=click.Path(path_type=Path),
+    help="Clustermesh folder: write EndpointSlices for headless global services of these clusters.",
+)
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Folder for the socket.  [default: /run/meshd]")
 @click.option("--health", metavar="IP:PORT", help="Where /healthz, /readyz and /metrics are; nowhere if not given.")
 @click.option("--instance", help="Name of the socket's folder.  [default: the cluster's name]")
@@ -80,4 +85,4 @@ async def _preview(settings: AgentConfig) -> Preview:
     try:
         return await preview(joined)
     finally:
-        await joined.etcd.close()
+        await joined.close()

@@ -68,6 +68,9 @@ class Metrics(Collector):
         yield _counter("writes", "Records put or deleted.", progress.keys)
         yield _gauge("identities", "Numbers that are taken.", len(desired.identities))
         yield _gauge("identities_unused", "Numbers that no pod uses.", len(desired.publisher.unused()))
+        if (importer := self._agent.importer) is not None:
+            yield _gauge("imported_slices", "EndpointSlices of other clusters' backends.", len(importer.plan.slices))
+            yield _gauge("import_problems", "Services whose slices cannot be written.", len(importer.problems))
         yield _gauge("identities_capacity", "Numbers that there are.", desired.identities.capacity)
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-MESH_SLICE_MANAGER = "endpointslice-mesh-controller.cilium.io"
+OUR_SLICE_MANAGER = "endpointslice-mesh.meshd.io"
+MESH_SLICE_MANAGERS = ("endpointslice-mesh-controller.cilium.io", OUR_SLICE_MANAGER)
 MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
@@ -254,7 +255,12 @@ class EndpointSlice(_Fields, frozen=True):
     @property
     def is_imported(self) -> bool:
         """Written by a mesh from another cluster's service: not this cluster's to publish."""
-        return self.metadata.labels.get(MANAGED_BY_LABEL) == MESH_SLICE_MANAGER
+        return self.metadata.labels.get(MANAGED_BY_LABEL) in MESH_SLICE_MANAGERS
+
+    @property
+    def is_ours(self) -> bool:
+        """Written by an agent of meshd's, from another cluster's service."""
+        return self.metadata.labels.get(MANAGED_BY_LABEL) == OUR_SLICE_MANAGER
 
 
 class Policy(_Fields, frozen=True):

@@ -36,7 +36,7 @@ async def run(config: AgentConfig, *, once: bool = False) -> None:
     except* NotOurs as refused:
         refusal = first_reason(refused)
     finally:
-        await agent.etcd.close()
+        await agent.close()
     if refusal:
         raise ConfigError(refusal)
 

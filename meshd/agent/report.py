@@ -31,6 +31,20 @@ def report(agent: Agent) -> dict[str, object]:
         "seconds": {name: round(spent, 3) for name, spent in seconds(agent).items()},
         "identities": {"used": len(agent.desired.identities), "capacity": agent.desired.identities.capacity},
         "degraded": degraded(agent),
+        "imported": _imported(agent),
+    }
+
+
+def _imported(agent: Agent) -> dict[str, object] | None:
+    """The EndpointSlices of other clusters' backends; None: that was not asked for."""
+    importer = agent.importer
+    if importer is None:
+        return None
+    return {
+        "slices": len(importer.plan.slices),
+        "writes": importer.writes,
+        "problems": {"/".join(name): reason for name, reason in sorted(importer.problems.items())},
+        **(importer.clusters.report() if importer.clusters else {}),
     }
 
 

@@ -23,6 +23,8 @@ class AgentConfig(EtcdSettings):
     kubeconfig: Path | None = None
     context: str = ""
     in_cluster: bool = Field(default=False, validate_default=True)
+    #: A clustermesh folder: EndpointSlices are written for the headless global services of the clusters that it names.
+    import_from: Path | None = None
     run_dir: Path = Path("/run/meshd")
     #: IP:PORT of /healthz, /readyz and /metrics; "" for nowhere.
     health: str = ""
@@ -87,6 +89,8 @@ class AgentConfig(EtcdSettings):
     def _check_together(self) -> "AgentConfig":
         if self.cluster_id > self.max_clusters:
             raise ValueError(f"cluster_id {self.cluster_id} is above max_clusters {self.max_clusters}")
+        if self.import_from is not None and self.manifests is not None:
+            raise ValueError("import_from needs a cluster to write EndpointSlices into: it cannot go with manifests")
         if self.beacon_ttl_s >= self.lease_ttl_s:
             raise ValueError(f"beacon_ttl_s {self.beacon_ttl_s} must be less than lease_ttl_s {self.lease_ttl_s}")
         return self

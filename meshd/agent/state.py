@@ -4,7 +4,7 @@ Pure. What one changed object causes costs what depends on it, never the number 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -104,6 +104,10 @@ class LocalState:
         narrowest = min(pools, key=len)
         candidates = (self.pods[name] for name in sorted(narrowest))
         return [pod for pod in candidates if selector.items() <= pod.metadata.labels.items()]
+
+    def services_in(self, namespace: str) -> Collection[ObjectName]:
+        """The services of a namespace, in no order."""
+        return self._services_by_namespace.names(namespace)
 
     def zone_of(self, node: str) -> str:
         """The zone that a node is labelled with, "" if it is unknown."""

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,11 +26,13 @@ from certs.leaves import issue
 from certs.names import Kind, Leaf
 from meshd.agent.decoding import kind_of
 from meshd.agent.sources.answers import RESOURCES
+from tests.support.apirules import refusal
 
 T = TypeVar("T")
 Document = dict[str, Any]
 Name = tuple[str, str]
 
+_NAMESPACED = re.compile(r"(/apis?(?:/[^/]+){1,2})/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?")
 _PATHS = {resource.kind: resource.path for resource in RESOURCES}
 _CLUSTER_WIDE = {"Namespace", "Node", "CiliumClusterwideNetworkPolicy"}
 
@@ -61,6 +64,7 @@ class ApiServer:
         self.token = "a-token"  # noqa: S105 - of a test
         self.port = 0
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.changes: list[tuple[str, str]] = []
         self.faults = Faults()
         self.absent: set[str] = set()
         self._bookmark_s = bookmark_s
@@ -149,6 +153,11 @@ class ApiServer:
                 self._history.append(_Happening(self._version, path, _event("DELETED", data)))
         self._wake()
 
+    def objects(self, path: str) -> list[Document]:
+        """Everything of a kind."""
+        with self._lock:
+            return [json.loads(data) for data in self._objects[path].values()]
+
     def say(self, path: str, line: bytes) -> None:
         """Sends any line to those who watch this path."""
         with self._lock:
@@ -190,7 +199,7 @@ class ApiServer:
 
     async def _start(self) -> None:
         app = web.Application()
-        app.router.add_get("/{path:.*}", self._answer)
+        app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._tls, reuse_address=True)
@@ -232,11 +241,34 @@ class ApiServer:
         if status := self.faults.refuse.get(path):
             headers = {"Retry-After": str(self.faults.retry_after_s)} if self.faults.retry_after_s else {}
             return _status(status, "refused for a test", headers)
+        if named := _NAMESPACED.fullmatch(path):
+            return await self._one(request, f"{named[1]}/{named[3]}", named[2], named[4])
         if path in self.absent or path not in self._objects:
             return _status(404, "the server could not find the requested resource")
         serve: Callable[[web.Request, str, dict[str, str]], Awaitable[web.StreamResponse]]
         serve = self._watch if "watch" in query else self._list
         return await serve(request, path, query)
+
+    async def _one(self, request: web.Request, path: str, namespace: str, name: str | None) -> web.Response:
+        """GET, POST, PUT and DELETE of one object, after the API concepts: names, versions, preconditions."""
+        data = await request.read()
+        document: Document = json.loads(data) if data else {}
+        name = name or document.get("metadata", {}).get("name", "")
+        with self._lock:
+            self.changes.append((request.method, f"{namespace}/{name}"))
+            found = self._objects[path].get((namespace, name))
+        current: Document = json.loads(found) if found else {}
+        if status := refusal(request.method, document, current):
+            return _status(*status)
+        if request.method == "DELETE":
+            self.delete(current)
+            return web.json_response(current)
+        if request.method != "GET":
+            uid = current.get("metadata", {}).get("uid") or f"uid-{self._version}"
+            self.put(document | {"metadata": document["metadata"] | {"uid": uid}})
+        with self._lock:
+            body = self._objects[path][namespace, name]
+        return web.Response(body=body, status=201 if request.method == "POST" else 200, content_type="application/json")
 
     async def _list(self, request: web.Request, path: str, query: dict[str, str]) -> web.StreamResponse:
         limit, token = int(query.get("limit", 0)), query.get("continue", "")

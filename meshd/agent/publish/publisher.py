@@ -152,7 +152,8 @@ class Publisher:
     def _key(self, kind: Kind, name: str) -> str:
         return keys.record(kind, self._scope.cluster, name)
 
-    def _is_global(self, namespace: str) -> bool:
+    def is_global(self, namespace: str) -> bool:
+        """Whether other clusters may see what is in this namespace."""
         known = self._state.namespaces.get(namespace)
         default = self._scope.namespaces_are_global
         return namespace_is_global(known.metadata.annotations, default=default) if known else default
@@ -166,6 +167,11 @@ class Publisher:
         known = self._state.namespaces.get(name)
         problems = namespace_problems(known.metadata.annotations) if known else ()
         self._report(Ref(ObjectKind.NAMESPACE, "", name), problems)
+
+    def node_value(self, name: str) -> bytes | None:
+        """The record of a node as it is published, None if there is no such node."""
+        node = self._state.nodes.get(name)
+        return encode(node_record(node, self._scope)[0]) if node else None
 
     def _node(self, name: str) -> bytes | None:
         ref = Ref(ObjectKind.NODE, "", name)
@@ -185,7 +191,7 @@ class Publisher:
 
     def _identity(self, number: int) -> bytes | None:
         labels = self._identities.labels_of(number)
-        if not labels or not self._is_global(self._namespaces.namespace_of(number)):
+        if not labels or not self.is_global(self._namespaces.namespace_of(number)):
             return None
         return labels.encode()
 
@@ -199,7 +205,7 @@ class Publisher:
             return
         annotations = read_annotations(service)
         self._report(Ref(ObjectKind.SERVICE, *name), annotations.problems)
-        if not (annotations.is_global or annotations.is_doubtful) or not self._is_global(name[0]):
+        if not (annotations.is_global or annotations.is_doubtful) or not self.is_global(name[0]):
             return
         endpoints, odd = endpoints_of(self._state, name)
         self._report(Ref(ObjectKind.SERVICE, *name), (*annotations.problems, *service_problems(service), *odd))
@@ -211,7 +217,7 @@ class Publisher:
         pod = self._state.pods.get(name)
         addresses: list[str] = []
         odd: list[str] = []
-        if pod is not None and self._is_global(name[0]):
+        if pod is not None and self.is_global(name[0]):
             addresses, odd = own_addresses(pod)
         self._report(Ref(ObjectKind.POD, *name), odd)
         self._dirty_addresses |= self._owners.claim(name, addresses)

@@ -15,12 +15,14 @@ from meshd.config import ConfigError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_S, LIST_S = 10.0, 60.0
+CONNECT_S, LIST_S, CHANGE_S = 10.0, 60.0, 10.0
 #: No object that etcd takes is this long, nor a hundred of them, bytes.
 MAX_LINE = 64 << 20
 #: A dead connection is noticed after this, s, also while nothing is said on it.
 IDLE_S, INTERVAL_S, PROBES = 15, 5, 3
 MAX_RETRY_AFTER_S = 60.0
+READ_ROLE = "list and watch it (ClusterRole meshd-agent)"
+WRITE_ROLE = "get, create, update and delete it (ClusterRole meshd-agent-import)"
 
 
 class ApiUnavailable(Exception):
@@ -36,11 +38,22 @@ class HistoryGone(Exception):
 
 
 class NotServed(Exception):
-    """404: there is no such kind."""
+    """404: there is no such kind, or no such object."""
+
+
+class Conflict(Exception):
+    """409: there is one of that name already, or it is another one by now."""
+
+
+class Refused(Exception):
+    """400 or 422: the API server does not take such an object; str(error) says why."""
 
 
 class ApiServer:
-    """Raises the three errors above and nothing else. `silence_s`: a watch on which nothing is heard is given up."""
+    """Raises the errors above and nothing else, the last two only for `change`.
+
+    `silence_s`: a watch on which nothing is heard is given up.
+    """
 
     def __init__(self, credentials: Credentials, *, silence_s: float) -> None:
         self._credentials = credentials
@@ -60,15 +73,21 @@ class ApiServer:
         if token:
             parameters["continue"] = token
         timeout = aiohttp.ClientTimeout(total=LIST_S, sock_connect=CONNECT_S)
-        async with self._get(path, parameters, timeout) as answer:
+        async with self._ask("GET", path, parameters, timeout) as answer:
             return decode_page(await answer.read())
+
+    async def change(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """GET, POST, PUT or DELETE of one object; returns the answer, JSON."""
+        timeout = aiohttp.ClientTimeout(total=CHANGE_S, sock_connect=CONNECT_S)
+        async with self._ask(method, path, {}, timeout, body) as answer:
+            return await answer.read()
 
     async def watch(self, path: str, *, version: str, timeout_s: int) -> AsyncGenerator[list[bytes]]:
         """Lines as they come, first [] when the server has agreed; ends when the server ends it."""
         parameters = {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         parameters["timeoutSeconds"] = str(timeout_s)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=self._silence_s)
-        async with self._get(path, parameters, timeout) as answer:
+        async with self._ask("GET", path, parameters, timeout) as answer:
             yield []
             rest = b""
             async for chunk in answer.content.iter_any():
@@ -79,16 +98,18 @@ class ApiServer:
                     yield [line for line in lines if line]
 
     @asynccontextmanager
-    async def _get(
-        self, path: str, parameters: dict[str, str], limits: aiohttp.ClientTimeout
+    async def _ask(
+        self, method: str, path: str, parameters: dict[str, str], limits: aiohttp.ClientTimeout, body: bytes = b""
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:
             access = await asyncio.to_thread(self._credentials.access)
             self.url = access.url
-            async with self._open().get(
+            async with self._open().request(
+                method,
                 access.url + path,
                 params=parameters,
-                headers=access.headers,
+                data=body or None,
+                headers=access.headers | ({"Content-Type": "application/json"} if body else {}),
                 ssl=access.tls,
                 server_hostname=access.server_name or None,
                 proxy=access.proxy or None,
@@ -96,7 +117,7 @@ class ApiServer:
                 allow_redirects=False,
             ) as answer:
                 with _aborting(answer):
-                    if answer.status != 200:
+                    if answer.status not in (200, 201):
                         await self._refused(path, answer)
                     yield answer
         except TimeoutError as error:
@@ -123,8 +144,13 @@ class ApiServer:
         if status == 401:
             self._credentials.renew()
             raise ApiUnavailable(f"{reason}: give the agent a valid token or certificate")
+        if status == 409:
+            raise Conflict(reason)
+        if status in (400, 422):
+            raise Refused(reason)
         if status == 403:
-            raise ApiUnavailable(f"{reason}: let the agent list and watch it (ClusterRole meshd-agent)")
+            role = WRITE_ROLE if "/namespaces/" in path else READ_ROLE
+            raise ApiUnavailable(f"{reason}: let the agent {role}")
         raise ApiUnavailable(reason, _retry_after_s(answer))
 
 

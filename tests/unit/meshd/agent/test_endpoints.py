@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meshd.agent.decoding import decode_object, kind_of
 from meshd.agent.endpoints import Endpoint, canonical_ip, endpoints_of, is_usable
-from meshd.agent.objects import MANAGED_BY_LABEL, MESH_SLICE_MANAGER
+from meshd.agent.objects import MANAGED_BY_LABEL, MESH_SLICE_MANAGERS
 from meshd.agent.state import Changes, LocalState
 from tests.support import kubernetes
 from wire.records import L4Addr
@@ -111,10 +111,11 @@ def test_without_selector_and_slices_there_are_no_endpoints() -> None:
     assert endpoints_of(state_of(kubernetes.service("web"), web_pod("p", "10.0.0.1")), NAME) == ([], [])
 
 
-def test_slices_win_over_the_selector_and_imported_ones_do_not_count() -> None:
+@pytest.mark.parametrize("manager", MESH_SLICE_MANAGERS)
+def test_slices_win_over_the_selector_and_imported_ones_do_not_count(manager: str) -> None:
     service = kubernetes.service("web", selector={"app": "web"})
     endpoints = [{"addresses": ["10.0.0.9"]}]
-    imported = kubernetes.endpoint_slice("m", "web", endpoints, labels={MANAGED_BY_LABEL: MESH_SLICE_MANAGER})
+    imported = kubernetes.endpoint_slice("m", "web", endpoints, labels={MANAGED_BY_LABEL: manager})
     pod = web_pod("p", "10.0.0.1")
     assert [each.ip for each in endpoints_of(state_of(service, pod, imported), NAME)[0]] == ["10.0.0.1"]
     own = kubernetes.endpoint_slice("own", "web", endpoints)

@@ -28,6 +28,7 @@ def test_defaults() -> None:
         ({"surprise": 1}, "surprise"),
         ({"kubeconfig": "/k"}, "exactly one source is needed.*manifests and kubeconfig"),
         ({"context": "x", "manifests": None, "in_cluster": True}, "exactly one source.* and in_cluster are given"),
+        ({"import_from": "/mesh"}, "import_from needs a cluster to write EndpointSlices into"),
         ({"manifests": None}, "exactly one source is needed.*none is given"),
     ],
 )

@@ -33,6 +33,13 @@ def test_the_cluster_role_allows_what_is_asked_for_and_nothing_else() -> None:
     assert allowed == asked
 
 
+def test_the_role_of_imports_allows_to_write_slices_and_nothing_else() -> None:
+    manifest = MANIFEST.with_name("agent-import.yaml")
+    (role,) = (each for each in yaml.safe_load_all(manifest.read_text()) if each["kind"] == "ClusterRole")
+    verbs = ["get", "create", "update", "delete"]
+    assert role["rules"] == [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs}]
+
+
 @pytest.mark.parametrize("data", [b"3", b"{", b'{"metadata": 3}', b'{"metadata": {"name": "\xff"}}', b"[" * 5000])
 def test_an_item_that_is_no_object_is_a_bad_object(data: bytes) -> None:
     with pytest.raises(BadObject):
