@@ -1,6 +1,7 @@
 """`meshd agent`."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import click
@@ -41,8 +42,9 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 @click.option("--lease-ttl", "lease_ttl_s", type=int, help="Life of the records after the agent, s.  [default: 900]")
 @click.option("--once", is_flag=True, help="End when everything stands in etcd.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change in etcd: + added, ~ changed, - removed.")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="Form of what --dry-run shows.")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")
-def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool, **flags: object) -> int:
+def agent(config: Path | None, *, once: bool, dry_run: bool, output: str, print_config: bool, **flags: object) -> int:
     """Publish this cluster's services, nodes, identities and pod IPs into its etcd.
 
     With --dry-run, the exit code is 1 if an object cannot be published as it is, 2 without etcd or source.
@@ -52,7 +54,7 @@ def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool,
         click.echo(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), nl=False)
         return EXIT_OK
     if dry_run:
-        return _show(settings)
+        return _show(settings, as_json=output == "json")
     try:
         asyncio.run(run(settings, once=once))
     except HealthListenError as error:
@@ -60,7 +62,7 @@ def agent(config: Path | None, *, once: bool, dry_run: bool, print_config: bool,
     return EXIT_OK
 
 
-def _show(settings: AgentConfig) -> int:
+def _show(settings: AgentConfig, *, as_json: bool) -> int:
     try:
         found = asyncio.run(_preview(settings))
     except EtcdUnavailable as error:
@@ -71,6 +73,9 @@ def _show(settings: AgentConfig) -> int:
         return EXIT_BROKEN
     except NotOurs as error:
         raise ConfigError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2))
+        return EXIT_DEGRADED if found.problems else EXIT_OK
     for line in found.lines():
         click.echo(line)
     for problem in found.problems:

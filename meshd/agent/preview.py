@@ -32,6 +32,15 @@ class Preview:
     removed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    def document(self) -> dict[str, object]:
+        """For JSON; values as text."""
+        return {
+            "added": {key: value.decode() for key, value in sorted(self.added.items())},
+            "changed": {key: value.decode() for key, value in sorted(self.changed.items())},
+            "removed": self.removed,
+            "problems": self.problems,
+        }
+
     def lines(self) -> list[str]:
         """As a diff: a sign and the key, with the new value."""
         signs = [("+", self.added), ("~", self.changed), ("-", dict.fromkeys(self.removed, b""))]
@@ -48,25 +57,31 @@ async def preview(agent: Agent) -> Preview:
     check_ownership(holdings.configs, cluster=config.cluster, cluster_id=config.cluster_id)
     desired.identities.restore(holdings.allocations)
     desired.publisher.restored()
-    await _read(agent)
+    whole = await _read(agent)
     wanted = _compute(desired.publisher, desired.identities)
     problems = [str(problem) for problem in agent.source.problems]
     for entry in degraded(agent):
         problems += [f"{entry['where']}: {reason}" for reason in entry["reasons"]]
-    return _compare(wanted, holdings, desired.identities, problems)
+    found = _compare(wanted, holdings, desired.identities, problems)
+    if not whole and found.removed:
+        some = f"{len(found.removed)} keys of which nothing was read"
+        found.problems.append(f"{some} stay until everything can be read: {found.removed[0]}, …")
+        found.removed = []
+    return found
 
 
-async def _read(agent: Agent) -> None:
-    """Everything that the source has. Raises SourceSilent."""
+async def _read(agent: Agent) -> bool:
+    """Everything that the source has; whether it could read everything. Raises SourceSilent."""
     try:
         async with asyncio.timeout(SOURCE_S), aclosing(agent.source.changes()) as stream:
             async for changes in stream:
                 agent.desired.publisher.mark(agent.state.apply(changes))
                 if changes.synced:
-                    return
+                    return changes.whole
     except TimeoutError as error:
         reasons = "; ".join(str(problem) for problem in agent.source.problems) or "it has not told everything"
         raise SourceSilent(f"{agent.source.name}: {reasons}") from error
+    raise SourceSilent(f"{agent.source.name}: it has ended")
 
 
 def _compute(publisher: Publisher, identities: Allocator) -> dict[str, bytes]:

@@ -236,7 +236,8 @@ class ApiServer:
         path, query = request.path, dict(request.query)
         with self._lock:
             self.requests.append((path, query))
-        if request.headers.get("Authorization") != f"Bearer {self.token}":
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), token) != ("bearer", self.token):
             return _status(401, "Unauthorized")
         if status := self.faults.refuse.get(path):
             headers = {"Retry-After": str(self.faults.retry_after_s)} if self.faults.retry_after_s else {}

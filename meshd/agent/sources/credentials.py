@@ -41,6 +41,8 @@ class Credentials:
 
     def access(self) -> Access:
         """With a token that is fresh, as far as its expiry is known. Raises ConfigError."""
+        from kubernetes.config import ConfigException
+
         with self._lock:
             try:
                 found = self._configuration = self._configuration or self._load()
@@ -50,7 +52,7 @@ class Credentials:
                     headers["Authorization"] = token
                 url = found.host.rstrip("/")
                 return Access(url, headers, self._context_of(found), found.tls_server_name or "", _proxy(found))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, ConfigException) as error:
                 raise ConfigError(f"{self.name}: {error}") from error
 
     def renew(self) -> None:

@@ -4,11 +4,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from meshd.agent.objects import ObjectKind, Ref
 from meshd.agent.sources.cluster import KubernetesSource
@@ -285,6 +288,44 @@ async def test_a_new_token_is_read_when_the_old_one_is_refused(server: ApiServer
         server.cut()
         await follower.until(lambda: any("401" in str(each) for each in follower.source.problems))
         server.kubeconfig()
+        server.put(*pods(2))
+        await follower.until(lambda: "p2" in follower.pods())
+
+
+@pytest.fixture
+def token(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The token's file of a pod of this server's cluster."""
+    file = tmp_path / "token"
+    file.write_text(server.token)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(file))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(server.folder / "server" / "ca.crt"))
+    return file
+
+
+def test_a_token_that_is_empty_for_a_moment_is_a_problem_and_no_more(
+    token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = Credentials(in_cluster=True)
+    credentials.access()
+    later = datetime.now() + timedelta(minutes=2)  # a token is read again after one minute
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: later), timedelta=timedelta)
+    monkeypatch.setattr(incluster_config, "datetime", clock)
+    token.write_text("")
+    with pytest.raises(ConfigError, match="Token file exists but empty"):
+        credentials.access()
+    token.write_text("new")
+    assert credentials.access().headers["Authorization"].endswith(" new")
+
+
+async def test_in_a_pod_the_service_account_is_used_and_its_new_token(server: ApiServer, token: Path) -> None:
+    server.put(*pods(1))
+    async with following(KubernetesSource(Credentials(in_cluster=True), QUICK)) as follower:
+        await follower.until(lambda: follower.synced and "p1" in follower.pods())
+        server.token = "another"  # noqa: S105 - of a test
+        token.write_text(server.token)
+        server.cut()
         server.put(*pods(2))
         await follower.until(lambda: "p2" in follower.pods())
 
