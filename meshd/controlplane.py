@@ -10,6 +10,7 @@ from meshd.socket import SocketError, get
 Status = dict[str, Any]
 FINDINGS_MAX = 5
 CERTIFICATE_MIN_DAYS = 14
+BAD_LINKS = ("rejected", "disconnected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,26 @@ def summarise_agent(instance: str, status: Status) -> Summary:
     """Of an agent's /v1/status."""
     etcd, source, published = status["etcd"], status["source"], status["published"]
     findings = [f"etcd: {etcd['error']}"] if etcd["error"] else []
+    findings += [etcd["rival"]] if etcd.get("rival") else []
     findings += source["bad"]
     findings += [f"{entry['where']}: {reason}" for entry in status["degraded"] for reason in entry["reasons"]]
     findings += [f"etcd refuses {key}: {reason}" for key, reason in published["refused"].items()]
+    findings += _of_imports(status.get("imported") or {})
     counts = ", ".join(f"{kind.rpartition('/')[2]} {count}" for kind, count in published["keys"].items() if count)
     role = "publishing" if etcd["phase"] == "writing" else etcd["phase"]
     healthy = etcd["phase"] in ("writing", "standby") and not findings
     line = f"{role} for {etcd['age_s']:.0f}s; {counts or 'nothing published'}"
     return Summary(instance, "agent", "ok" if healthy else "degraded", line, _bounded(findings))
+
+
+def _of_imports(imported: Status) -> list[str]:
+    """What keeps headless services from having the backends of all clusters."""
+    links = imported.get("clusters", {}).items()
+    lost = [
+        f"imports from {name}: {link['link']} {link['reason']}" for name, link in links if link["link"] in BAD_LINKS
+    ]
+    files = [f"imports from {name or 'the folder'}: {why}" for name, why in imported.get("files", {}).items()]
+    return lost + files + [f"slices of {name}: {reason}" for name, reason in imported.get("problems", {}).items()]
 
 
 def summarise_proxy(instance: str, status: Status) -> Summary:

@@ -43,6 +43,27 @@ def test_what_an_agent_cannot_read_or_publish_is_a_finding() -> None:
     assert summarise_agent("c1", degraded).findings == ("Service default/web: affinity 'x' is unknown",)
 
 
+def test_another_cluster_in_the_same_etcd_is_a_finding() -> None:
+    etcd = {"phase": "writing", "age_s": 1.0, "error": "", "rival": "this etcd belongs to cluster 'c2'"}
+    assert summarise_agent("c1", agent(etcd=etcd)).findings == ("this etcd belongs to cluster 'c2'",)
+
+
+def test_what_keeps_imports_away_is_a_finding() -> None:
+    imported = {
+        "clusters": {"c2": {"link": "ready", "reason": ""}, "c3": {"link": "rejected", "reason": "TLS: no"}},
+        "files": {"c4": "is not YAML"},
+        "problems": {"default/db": "403 forbidden"},
+    }
+    summary = summarise_agent("c1", agent(imported=imported))
+    assert summary.state == "degraded"
+    assert summary.findings == (
+        "imports from c3: rejected TLS: no",
+        "imports from c4: is not YAML",
+        "slices of default/db: 403 forbidden",
+    )
+    assert summarise_agent("c1", agent(imported=None)).state == "ok"
+
+
 def test_a_standby_is_ok_and_an_agent_without_etcd_is_not() -> None:
     assert summarise_agent("c1", agent(etcd={"phase": "standby", "age_s": 1.0, "error": ""})).state == "ok"
     away = summarise_agent("c1", agent(etcd={"phase": "connecting", "age_s": 1.0, "error": "refused"}))
