@@ -162,7 +162,8 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 		reason = POLICY_AUDITED;
 	}
 	tell(skb, p, &l4, pod, peer, reason);
-	ct_begin(p, &l4, pod->ifindex, subject->revision, now_s);
+	if (!l4.error) /* nothing replies to it: an entry would let any error come back */
+		ct_begin(p, &l4, pod->ifindex, subject->revision, now_s);
 	return TC_ACT_UNSPEC;
 }
 

@@ -9,6 +9,9 @@ from tests.support.policy_oracle import CLUSTER, NAMESPACE, NAMESPACE_LABELS, Pa
 
 NAMESPACES = {"a": {"env": "prod"}, "b": {"env": "test"}}
 PORTS = (79, 80, 81, 127, 128, 1000, 1999, 65535)
+FLOWS = [(protocol, port) for protocol in ("TCP", "UDP", "SCTP") for port in PORTS]
+FLOWS += [("ICMP", 8), ("ICMP", 3), ("ICMP", 128), ("ICMPv6", 128), ("ICMPv6", 8)]
+"""Protocols and ports, or types."""
 NAMED: tuple[dict[tuple[str, str], int], ...] = ({}, {("TCP", "web"): 80}, {("TCP", "web"): 1000, ("UDP", "web"): 81})
 
 
@@ -83,7 +86,13 @@ _CILIUM_PORTS: SearchStrategy[dict[str, Any]] = st.sampled_from(
         {"port": "0", "protocol": "UDP"},
         {"port": "80", "endPort": 80, "protocol": "UDP"},
         {"port": "1000", "endPort": 65535},
+        {"port": "1000", "endPort": 1999, "protocol": "SCTP"},
     ]
+)
+
+
+_ICMPS: SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"type": 8}, {"family": "IPv4", "type": 3}, {"family": "IPv6", "type": 128}]
 )
 
 
@@ -139,6 +148,7 @@ def _cilium_rule(side: str) -> SearchStrategy[dict[str, Any]]:
     )
     none: SearchStrategy[dict[str, Any]] = st.just({})
     ports = none | st.lists(_CILIUM_PORTS, min_size=1, max_size=2).map(lambda p: {"toPorts": [{"ports": p}]})
+    ports |= st.lists(_ICMPS, min_size=1, max_size=2).map(lambda types: {"icmps": [{"fields": types}]})
     return st.builds(lambda peers, ports: {**peers, **ports}, peers, ports)
 
 

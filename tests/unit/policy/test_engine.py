@@ -8,9 +8,10 @@ from policy.model import Direction, PolicyKind, PolicyRef
 from policy.parsing import parse_policy
 from policy.ports import TCP
 from policy.scope import Scope
-from tests.support.policy_cases import PORTS, parties, policies
+from tests.support.policy_cases import FLOWS, PORTS, parties, policies
 from tests.support.policy_model import build, join, labels_of, ref_of
 from tests.support.policy_oracle import Oracle, Party
+from tests.support.policyscript import NUMBERS
 
 SCOPE = Scope("cluster1")
 
@@ -25,10 +26,10 @@ def test_the_verdict_of_the_entries_is_that_of_the_specification(
     oracle = Oracle("cluster1", tuple(documents), default_local)
     for source in everybody:
         for destination in everybody:
-            for protocol, number in (("TCP", TCP), ("UDP", 17)):
-                for port in PORTS:
-                    expected = oracle.passes(everybody[source], everybody[destination], protocol, port)
-                    assert model.passes(source, destination, number, port) is expected, (source, destination, port)
+            for protocol, port in FLOWS:
+                expected = oracle.passes(everybody[source], everybody[destination], protocol, port)
+                verdict = model.passes(source, destination, NUMBERS[protocol], port)
+                assert verdict is expected, (source, destination, protocol, port)
 
 
 @settings(max_examples=60, deadline=None)
