@@ -38,7 +38,7 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
         click.echo(json.dumps(answers, indent=2))
     else:
         for answer in answers:
-            _console().print(_policies(answer))
+            _console().print(policies_table(answer))
     invalid = any(row["problem"] for answer in answers for row in answer)
     _finish(ctx, answers, errors, degraded=invalid)
 
@@ -101,7 +101,8 @@ def inspect_default_local(ctx: click.Context, run_dir: Path, instance: str | Non
     _finish(ctx, answers, errors, degraded=any(answer["changes"] for answer in answers))
 
 
-def _policies(rows: list[dict[str, Any]]) -> Table:
+def policies_table(rows: list[dict[str, Any]]) -> Table:
+    """One daemon's policies for people."""
     table = Table(box=None, padding=(0, 0, 0, 2))
     for heading in ("KIND", "NAMESPACE", "NAME", "CLOSES", "RULES", "PODS HERE"):
         table.add_column(heading, overflow="fold")

@@ -41,15 +41,30 @@ class PolicyView:
         }
 
     def findings(self) -> list[str]:
-        """Policies that are invalid, and pods that are shut; never silently."""
+        """Policies that are invalid, pods that are shut and those that cannot be judged; never silently."""
         engine = self._policing.engine
         invalid = [f"{ref} is invalid: {policy.problem}" for ref, policy in engine.policies.items() if policy.problem]
-        shut = sorted({d.label for directions in self._policing.shut.values() for d in directions})
-        if not shut:
-            return invalid
-        pods = ", ".join(self._shut_pods()[:PODS_SHOWN])
+        return [*invalid, *self._unenforced(), *self._shut()]
+
+    def _shut(self) -> list[str]:
+        shut = self._policing.shut
+        directions = sorted({direction.label for each in shut.values() for direction in each})
+        pods = sorted(self._daemon.mesh.addresses.local_pods.items())
+        names = [self._parties.name(address) or address for address, identity in pods if identity in shut]
+        if not names:
+            return []
         reason = "entries of their policies do not fit; raise map_sizes"
-        return [*invalid, f"{' and '.join(shut)} shut for {pods}: {reason}"]
+        return [f"{' and '.join(directions)} shut for {_few(names)}: {reason}"]
+
+    def _unenforced(self) -> list[str]:
+        local, policed = self._daemon.mesh.addresses.local_pods, self._policing.policed
+        failing = {key: failure for (_, key), failure in self._daemon.pods.retries.failures.items()}
+        found = {
+            self._parties.name(address) or address: failing[packed].reason
+            for address, identity in sorted(local.items())
+            if identity in policed and (packed := ip_address(address).packed) in failing
+        }
+        return [f"policy is not enforced for {_few(list(found))}: {next(iter(found.values()))}"] if found else []
 
     def policies(self) -> list[Json]:
         """Every policy of the own cluster, and the pods of this node that it holds for."""
@@ -76,10 +91,6 @@ class PolicyView:
             for address, identity in sorted(self._daemon.mesh.addresses.local_pods.items())
             if identity in labels and any(section.subject.matches(labels[identity]) for section in policy.sections)
         ]
-
-    def _shut_pods(self) -> list[str]:
-        pods = sorted(self._daemon.mesh.addresses.local_pods.items())
-        return [self._parties.name(address) or address for address, identity in pods if identity in self._policing.shut]
 
     def _in_force(self) -> set[str]:
         """The pods whose interface the kernel judges at, by the entries of now."""
@@ -152,3 +163,8 @@ class PolicyView:
         allowed = verdict.allowed and not shut
         passes = allowed or mode is not Mode.ENFORCE
         return {"direction": direction.label, "passes": passes, "allowed": allowed, "mode": str(mode), "by": by}
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - PODS_SHOWN
+    return ", ".join(names[:PODS_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,16 +1,18 @@
 """A policy of the own cluster from etcd to the maps, and what the commands say of it."""
 
 import json
+from ipaddress import ip_address
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from datapath.layout import DropReason
 from datapath.policylayout import Event
 from meshd.daemon.policyview import PolicyView
 from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
-from meshd.policies import policy
+from meshd.policies import policies_table, policy
 from tests.support import records
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
@@ -42,6 +44,27 @@ async def test_a_policy_is_in_force_and_goes(scene: Scene) -> None:
         assert not scene.maps.content["md_subject"]
         assert not scene.maps.content["md_policy"]
         assert not scene.maps.content["md_iface"]
+
+
+async def test_a_pod_without_an_interface_of_its_own_is_shown_as_not_enforced(scene: Scene) -> None:
+    scene.one.etcd.put_all(records.identity("cluster1", 65537))
+    scene.one.etcd.put_all(records.ip("cluster1", "10.0.0.9", "172.18.1.11", 65537))
+    async with scene.daemon() as daemon:
+        say(scene, "closed", SPEC)
+        await until(lambda: PolicyView(daemon).policies() and PolicyView(daemon).policies()[0]["in_force"])
+        (row,) = PolicyView(daemon).policies()
+        assert [pod.split()[-1] for pod in row["pods"]] == ["(10.0.0.1)", "(10.0.0.9)"]
+        assert [pod.split()[-1] for pod in row["in_force"]] == ["(10.0.0.1)"]
+        (finding,) = PolicyView(daemon).findings()
+        assert finding.startswith("policy is not enforced for 10.0.0.9: ")
+        assert finding.endswith("the pod 10.0.0.9 has no interface of its own (yet)")
+        console = Console(width=200)
+        with console.capture() as shown:
+            console.print(policies_table([row]))
+        assert "(10.0.0.9) not enforced" in shown.get()
+        scene.interfaces.add(ip_address("10.0.0.9"), 9)
+        await until(lambda: not PolicyView(daemon).findings())
+        assert scene.interfaces.policed == {7, 9}
 
 
 async def test_what_is_said_of_policies(scene: Scene) -> None:
