@@ -1,8 +1,8 @@
-"""What policy costs: packets through the loaded programs, computing entries, telling of drops.
+"""What policy costs: packets through the loaded programs, and computing entries. (Telling of drops: policy_monitor.)
 
 Packets: the client of a tunnelled pair gets a policy at egress and the server one at ingress, with so many entries
 each; interleaved with no policy, both ends on one CPU. Computing: a hundred local identities, policies and identities
-without any kernel. Telling: a flood of drops, while the daemon's reader takes what is told.
+without any kernel, each size in a process of its own.
 """
 
 import argparse
@@ -11,29 +11,20 @@ import secrets
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.report import Aim, report, spread
 from bench.tunnel import Way, request_response, run, started, throughput
-from datapath.layout import DropReason
-from datapath.ringbuf import Ring
-from meshd.daemon.verdicts import SLICE, Verdicts
 from policy.engine import Engine
 from policy.model import PolicyKind, PolicyRef
 from policy.parsing import parse_policy
 from policy.ports import TCP, Block
 from policy.scope import Scope
 from tests.support.enforced import EGRESS, INGRESS, allow, police, release
-from tests.support.policed import bench as policed_bench
-from tests.support.policed import interfaces
-from tests.support.policy_model import build
-from tests.support.policy_oracle import Party
-from tests.support.testrun import frame
-from tests.support.testrun import run as test_run
 from tests.support.twonodes import TwoNodes, two_nodes
 
 PAIRS = 3
@@ -41,7 +32,6 @@ SIZES = (10, 1_000)
 AIM = 0.95
 POLICIES = 1_000
 GROWTH = (1_000, 20_000, 100_000)
-FLOOD = 200_000
 CONNECT_PORT, CONNECT_S = 5301, 3
 Rows = list[dict[str, object]]
 
@@ -149,82 +139,47 @@ def fill(engine: Engine, identities: int) -> None:
     engine.compute()
 
 
-def computing() -> tuple[Rows, list[Aim]]:
-    rows: Rows = []
-    medians = []
-    for identities in GROWTH:
-        engine = Engine()
+def compute(identities: int) -> tuple[dict[str, object], float]:
+    """The row of one size, and microseconds for one identity more."""
+    empty = memory_mb()
+    engine = Engine()
+    begun = time.monotonic()
+    fill(engine, identities)
+    full = time.monotonic() - begun
+    used = memory_mb() - empty
+    times = []
+    for number in range(identities, identities + 200):
         begun = time.monotonic()
-        fill(engine, identities)
-        full = time.monotonic() - begun
-        times = []
-        for number in range(identities, identities + 200):
-            begun = time.monotonic()
-            engine.set_identity(65536 + number, identity_labels(number))
-            engine.compute()
-            times.append((time.monotonic() - begun) * 1e6)
-        medians.append(statistics.median(times))
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        what = f"{POLICIES} policies, {identities} identities"
-        rows.append(
-            {"what": what, "all at once, s": full, "most memory so far, MB": memory, "one more, µs": medians[-1]}
-        )
-    growth = medians[-1] / medians[0]
-    return rows, [Aim("one more identity, at 100 000 beside 1 000", "≤ 2 (flat)", growth, growth <= 2)]
+        engine.set_identity(65536 + number, identity_labels(number))
+        engine.compute()
+        times.append((time.monotonic() - begun) * 1e6)
+    median = statistics.median(times)
+    entries = len(engine.table())
+    what = f"{POLICIES} policies, {identities} identities"
+    row = {"what": what, "entries": entries, "all at once, s": full, "memory, MB": used, "one more, µs": median}
+    return row, median
 
 
-def telling(folder: Path) -> tuple[Rows, list[Aim]]:
-    """The reader runs in this process between slices of the flood, as the daemon's does in its loop."""
-    pod = Party("10.0.0.1", "pod", "cluster1", "default", {"app": "pod"})
-    spec = {"podSelector": {}, "policyTypes": ["Ingress"]}
-    policy = {"kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": "default"}, "spec": spec}
-    model = build({"pod": pod}, [policy])
-    verdicts = Verdicts()
-    with policed_bench(folder) as made, _ring(made.loaded.folder) as ring:
-        made.load(model)
-        at, path = interfaces(model)["pod"], made.loaded.programs.path("policy_in")
-        packet = frame("10.9.9.9", "10.0.0.1", "TCP", 80)
-        before, reading, begun = made.maps.drops(), 0.0, time.monotonic()
-        for _ in range(FLOOD // 1000):
-            made.namespace.call(partial(test_run, path, packet, ifindex=at, repeat=1000))
-            cpu = time.process_time()
-            verdicts.add(ring.read(SLICE))
-            reading += time.process_time() - cpu
-        took = time.monotonic() - begun
-        after = made.maps.drops()
-    dropped = after[DropReason.POLICY_CLOSED] - before[DropReason.POLICY_CLOSED]
-    suppressed = after[DropReason.EVENT_SUPPRESSED] - before[DropReason.EVENT_SUPPRESSED]
-    share = 100 * reading / took
-    rows: Rows = [
-        {"what": "drops in the kernel, 1/s", "value": dropped / took},
-        {"what": "told, 1/s", "value": verdicts.told / took},
-        {"what": "counted, not told", "value": float(suppressed)},
-        {"what": "CPU of the reader, %", "value": share},
-    ]
-    whole = verdicts.told + suppressed == dropped
-    return rows, [
-        Aim("told and counted are all", "yes", "yes" if whole else "no", whole),
-        Aim("CPU of the reader, %", "≤ 10", share, share <= 10),
-    ]
+def memory_mb() -> float:
+    """What this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
-@contextmanager
-def _ring(folder: Path) -> Iterator[Ring]:
-    ring = Ring(folder)
-    try:
-        yield ring
-    finally:
-        ring.close()
+def computing() -> tuple[Rows, list[Aim]]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        found = list(processes.map(compute, GROWTH))
+    growth = found[-1][1] / found[0][1]
+    aims = [Aim("one more identity, at 100 000 beside 1 000", "≤ 2 (flat)", growth, growth <= 2)]
+    return [row for row, _ in found], aims
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What policy costs; about three minutes.")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="rounds of packets")
-    parser.add_argument("--only", choices=["packets", "computing", "telling"])
+    parser.add_argument("--only", choices=["packets", "computing"])
     arguments = parser.parse_args()
     parts: dict[str, Callable[[Path], tuple[Rows, list[Aim]]]] = {
         "computing": lambda folder: computing(),
-        "telling": telling,
         "packets": lambda folder: packets(folder, arguments.pairs),
     }
     for name, part in parts.items():

@@ -103,6 +103,17 @@ def test_an_error_about_a_tracked_connection_passes(made: Bench) -> None:
     assert not made.run("policy_in", icmp_error("172.18.9.9", frame(POD, PEER, "TCP", 7001, source_port=80)), at)
 
 
+def test_an_error_that_may_leave_lets_none_come_back(made: Bench) -> None:
+    spec = {"endpointSelector": {"matchLabels": {"app": "pod"}}, "ingress": [{}]}
+    spec["egress"] = [{"icmps": [{"fields": [{"type": 3}]}]}]
+    model = three({"kind": "CiliumNetworkPolicy", "metadata": {"name": "p", "namespace": "default"}, "spec": spec})
+    made.load(model)
+    at = interfaces(model)["pod"]
+    assert made.run("policy_out", frame(POD, PEER, "ICMP", 3), at)
+    assert not made.run("policy_in", frame(PEER, POD, "ICMP", 3), at)
+    assert not made.maps.dump("md_ct4")
+
+
 def test_echo_replies_pass_by_their_identifier(made: Bench) -> None:
     spec = {"endpointSelector": {"matchLabels": {"app": "pod"}}, "ingress": [{}]}
     spec["egress"] = [{"icmps": [{"fields": [{"type": 8}]}]}]
