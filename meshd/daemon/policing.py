@@ -79,8 +79,12 @@ class Policing:
         self._judged: object = None
 
     def restore(self, outside: Mapping[bytes, bytes], subjects: Mapping[bytes, bytes]) -> None:
-        """What md_outside and md_subject held at the start: prefixes keep their numbers."""
+        """What md_outside and md_subject held at the start: prefixes keep their numbers, and pods that are judged are
+        judged on until our own cluster has said what holds for them.
+        """
         self._found = dict(subjects)
+        self.policed = {int.from_bytes(key, sys.byteorder) for key in subjects}
+        self._changed_pods(self.policed, self.policed)
         facts = [decode(Entry("md_outside", key, value)) for key, value in outside.items()]
         numbers = {cast(IPNetwork, f["prefix"]): cast(int, f["identity"]) for f in facts}
         self.engine.cidrs.restore({prefix: n for prefix, n in numbers.items() if n >= FIRST_CIDR})
@@ -133,7 +137,9 @@ class Policing:
             self._put_into_force(identity)
         self._due = set()
         # What is in force at the start stays so until our own cluster has told its policies and its pods' labels.
-        if self._store.synced(self._own, _NEEDED):
+        if self._store.synced(self._own, _NEEDED) and not any(
+            (self._own, kind) in self._store.dirty for kind in _NEEDED
+        ):
             self._compute()
             self._computed = True
             self._prune()

@@ -139,6 +139,28 @@ def restarted() -> Desk:
     return again
 
 
+def test_after_a_restart_pods_are_judged_on_until_their_cluster_has_told_its_policies() -> None:
+    first = ready()
+    first.settle()
+    again = Desk()
+    again.policing.restore(first.delta.desired["md_outside"], first.delta.desired["md_subject"])
+    again.delta.restore("md_subject", first.delta.desired["md_subject"])
+    assert again.moved == [{POD}]
+    again.policing.set_here({POD, FRIEND})
+    again.identity(POD, "pod")
+    again.store.listed("cluster1", Kind.IDENTITY, now=0.0)
+    again.settle()
+    assert again.policing.policed == {POD}, "its addresses may be heard before its policies"
+    again.policy({"fromEndpoints": [{"matchLabels": {"app": "friend"}}]})
+    again.store.listed("cluster1", Kind.POLICY, now=0.0)
+    again.policing.take(again.store.take(1, only="cluster2"))
+    again.policing.refresh()
+    assert again.policing.policed == {POD}, "they were told, but not taken yet"
+    again.settle()
+    assert again.policing.policed == {POD}
+    assert again.moved == [{POD}], "not for a moment anything else"
+
+
 def removed(desk: Desk) -> set[object]:
     round = desk.delta.plan()
     steps = [step for step in (round.deletes if round else ()) if step.map == "md_policy"]
