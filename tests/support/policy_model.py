@@ -31,7 +31,7 @@ def labels_of(party: Party) -> Labels:
             pod_labels=party.labels,
             namespace=party.namespace,
             namespace_labels=party.namespace_labels,
-            service_account="default",
+            service_account=party.service_account,
             cluster=party.cluster,
         )
     )

@@ -22,6 +22,7 @@ class Party:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Protocol and name → number."""
+    service_account: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class Oracle:
 
 CLUSTER = "io.cilium.k8s.policy.cluster"
 NAMESPACE = "io.kubernetes.pod.namespace"
+SERVICE_ACCOUNT = "io.cilium.k8s.policy.serviceaccount"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
 
 
@@ -163,7 +165,8 @@ def _plain_labels(party: Party) -> dict[str, str]:
 
 def _all_labels(party: Party) -> dict[str, str]:
     namespaces = {NAMESPACE_LABELS + key: value for key, value in party.namespace_labels.items()}
-    return {**party.labels, **namespaces, NAMESPACE: party.namespace, CLUSTER: party.cluster}
+    own = {NAMESPACE: party.namespace, CLUSTER: party.cluster, SERVICE_ACCOUNT: party.service_account}
+    return {**party.labels, **namespaces, **own}
 
 
 def _bare(key: str) -> str:

@@ -2,7 +2,7 @@
 
     cluster cluster1                                the local one; `cluster cluster1 any`: selectors mean every cluster
     namespace prod env=prod                         labels of a namespace, in every cluster
-    pod web prod/cluster1 10.0.0.1 app=web http=TCP/8080
+    pod web prod/cluster1 10.0.0.1 app=web http=TCP/8080 @robot       a service account, not `default`
     node host 172.18.1.11                           this node; every other node is `remote-node`
     world google 8.8.8.8
     policy
@@ -101,14 +101,17 @@ def _pod(place: str, address: str, words: list[str], namespaces: dict[str, dict[
     namespace, _, cluster = place.partition("/")
     labels: dict[str, str] = {}
     ports: dict[tuple[str, str], int] = {}
+    account = next((word[1:] for word in words if word.startswith("@")), "default")
     for word in words:
+        if word.startswith("@"):
+            continue
         key, _, value = word.partition("=")
         protocol, slash, number = value.partition("/")
         if slash and protocol in PROTOCOLS:
             ports[protocol, key] = int(number)
         else:
             labels[key] = value
-    return Party(address, "pod", cluster, namespace, labels, namespaces.get(namespace, {}), ports)
+    return Party(address, "pod", cluster, namespace, labels, namespaces.get(namespace, {}), ports, account)
 
 
 def _flows(script: PolicyScript, line: str, protocol: str, port: int, number: int) -> Iterator[Flow]:
