@@ -1,27 +1,28 @@
 """No moment without a valid backend: connections at full speed to one service while it and others change a thousand
-times a second on the real kernel. Bounded by the number of changes.
+times a second on the real kernel, chosen by the socket hooks and per packet.
 """
 
 import random
-import socket
-import threading
+import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from globalsvc.backend import Backend
 from globalsvc.preferences import Balancing
+from meshd.testbed.process import listens
 from tests.support.changing import Changing, service
-from tests.support.netns import joined
-from tests.support.twonodes import TwoNodes, two_nodes
+from tests.support.twonodes import Pod, TwoNodes, two_nodes
 
 pytestmark = pytest.mark.root
 
-CHANGES = 2000
+SECONDS = 2
 PER_SECOND = 1000
+FIRST_PORT, SERVERS = 9000, 6
 BALANCINGS = [Balancing.RANDOM, Balancing.MAGLEV]
 FRONTEND = ip_address("30.3.1.1")
 
@@ -32,60 +33,59 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both ends of the connections: they end with an error at the first one that is refused or gets no answer."""
+    built = tmp_path_factory.mktemp("client") / "lb_client"
+    source = Path(__file__).parents[2] / "bench" / "lb_client.c"
+    subprocess.run(["cc", "-O2", "-o", str(built), str(source)], check=True)
+    return built
+
+
+@contextmanager
+def serving(program: Path, pod: Pod) -> Iterator[list[Backend]]:
+    words = [str(program), "serve", str(pod.v4), str(FIRST_PORT), str(SERVERS)]
+    server = subprocess.Popen(pod.namespace.command(*words))
+    try:
+        end = time.monotonic() + 5
+        while not all(listens(server.pid, FIRST_PORT + n) for n in range(SERVERS)):
+            assert server.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        yield [Backend(pod.v4, FIRST_PORT + n, "TCP", "c") for n in range(SERVERS)]
+    finally:
+        server.kill()
+        server.wait()
+
+
 @pytest.mark.parametrize("balancing", BALANCINGS)
-def test_no_connection_is_refused_or_lost_while_everything_changes(mesh: TwoNodes, balancing: Balancing) -> None:
+@pytest.mark.parametrize("hooked", [True, False], ids=["socket", "packets"])
+def test_no_connection_is_refused_or_lost_while_everything_changes(
+    mesh: TwoNodes, program: Path, hooked: bool, balancing: Balancing
+) -> None:
+    """Connect, ask, read the answer, close, and again, without a pause."""
     random.seed(7)
-    listening = [mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(6)]
-    stop = threading.Event()
-    failures: list[OSError] = []
-    connects = 0
-    for server in listening:
-        server.bind((str(mesh.client.v4), 0))
-        server.listen(128)
-
-    def connect() -> None:
-        nonlocal connects
-        with joined(mesh.a.cgroup):
-            while not stop.is_set():
-                # The pod itself has the backends, so that it is the choice that is tested, and not the network.
-                try:
-                    with mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
-                        client.connect((str(FRONTEND), 80))
-                except OSError as error:
-                    failures.append(error)
-                connects += 1
-
-    def accept(server: socket.socket) -> None:
-        server.settimeout(0.1)
-        while not stop.is_set():
-            try:
-                server.accept()[0].close()
-            except TimeoutError:
-                continue
-
-    live = [Backend(mesh.client.v4, server.getsockname()[1], "TCP", "c") for server in listening]
+    for name, value in (("tcp_tw_reuse", "1"), ("ip_local_port_range", "1024 65535")):
+        mesh.client.namespace.sysctl(f"ipv4/{name}", value)
     changing = Changing(mesh.a.maps)
     changing.clear()
-    changing.set(service("ns/watched", FRONTEND, live[:2], balancing, False))
     # A new Maglev table waits for the kernel's grace period: the daemon takes what came meanwhile as one round.
     together = 25 if balancing is Balancing.MAGLEV else 1
-    with ThreadPoolExecutor(len(listening) + 1) as pool:
-        futures = [pool.submit(connect), *(pool.submit(accept, server) for server in listening)]
-        start = time.monotonic()
-        try:
-            for number in range(CHANGES):
+    # Hooked, the pod itself has the backends, so that it is the choice that is tested, and not the network.
+    with serving(program, mesh.client if hooked else mesh.server) as live:
+        changing.set(service("ns/watched", FRONTEND, live[:2], balancing, False))
+        words = [str(program), "connect", str(FRONTEND), "80", str(SECONDS)]
+        inside = mesh.client.namespace.command(*words, cgroup=mesh.a.cgroup if hooked else None)
+        with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+            start = time.monotonic()
+            for number in range(SECONDS * PER_SECOND):
                 _change(changing, live, balancing)
                 if number % together == 0:
                     changing.write()
                 time.sleep(max(0.0, start + number / PER_SECOND - time.monotonic()))  # the rate that is promised
-        finally:
-            stop.set()
-        for future in futures:
-            future.result()
-    for server in listening:
-        server.close()
-    assert not failures
-    assert connects > 200
+            said, _ = client.communicate(timeout=10)
+        assert client.returncode == 0, said
+    assert float(said) > 100, said
 
 
 def _change(changing: Changing, live: list[Backend], balancing: Balancing) -> None:
