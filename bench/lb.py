@@ -174,13 +174,10 @@ def main() -> None:
             if services == ONE_CONNECTION:
                 rows.append(row("ask on one connection a second", services, interleaved(program, those, "ask")))
     report("lb", rows, met)
-    changes = [*measure_changes(), *measure_growth()]
-    flat = [float(str(each["ms"]).split()[0]) for each in changes[-3:]]
-    report(
-        "lb_changes",
-        changes,
-        [Aim("growth, 60 000 services / 1 000", "≤ 1.5", flat[-1] / flat[0], flat[-1] / flat[0] <= 1.5)],
-    )
+    report("lb_changes", measure_changes(), [])
+    growth = measure_growth()
+    flat = float(str(list(growth[-1].values())[-1]).split()[0])
+    report("lb_growth", growth, [Aim("60 000 services / 1 000", "≤ 1.2", flat, flat <= 1.2)])
     report("lb_maglev", measure_tables(), [])
 
 
