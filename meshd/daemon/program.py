@@ -3,10 +3,11 @@ Stopping takes nothing down in the kernel.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -95,8 +96,18 @@ def check(config: DaemonConfig) -> None:
 class Daemon:
     """One daemon. `run` it once."""
 
-    def __init__(self, config: DaemonConfig, local: RemoteFile, datapath: Datapath, executor: Executor) -> None:
+    def __init__(
+        self,
+        config: DaemonConfig,
+        local: RemoteFile,
+        datapath: Datapath,
+        executor: Executor,
+        *,
+        reconciled: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`reconciled` is called once, when everything that was there at the start is in the kernel."""
         self.config = config
+        self._reconciled = reconciled
         self.started = time.monotonic()
         self.readiness = Readiness()
         self.members = Members(config.cluster, config.cluster_id, max_clusters=config.max_clusters)
@@ -310,6 +321,8 @@ class Daemon:
         now = time.monotonic()
         for event in self.readiness.observe(self._facts(), now):
             logger.info(event, extra={"instance": self.config.name, "seconds": f"{now - self.started:.3f}"})
+            if event == "reconciled":
+                self._reconciled()
 
     def _facts(self) -> dict[str, bool]:
         local = self.store.synced(self.config.cluster, self.local.kinds)
@@ -340,4 +353,5 @@ async def run_daemon(config: DaemonConfig) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
         datapath = await asyncio.get_running_loop().run_in_executor(executor, open_datapath, config)
         logger.info("datapath is there", extra={"instance": config.name, "written": ",".join(datapath.written) or "-"})
-        await Daemon(config, local, datapath, executor).run()
+        # Most of what was heard by now stays. To look for garbage among it stands still for seconds in a large mesh.
+        await Daemon(config, local, datapath, executor, reconciled=gc.freeze).run()

@@ -34,6 +34,7 @@ async def test_both_clusters_backends_and_addresses_reach_the_maps(scene: Scene)
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         assert scene.backends() == {FRONTEND: ALL}
+        assert scene.reconciled == [1]
         assert Report(daemon).status()["state"] == "ok"
         assert scene.interfaces.attached == [7]
         held = {name: len(entries) for name, entries in scene.maps.content.items() if entries}

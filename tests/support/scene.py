@@ -42,6 +42,8 @@ class Scene:
     interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
     routes: FakeRoutes = field(default_factory=FakeRoutes)
     health_port: int = field(default_factory=free_port)
+    reconciled: list[int] = field(default_factory=list)
+    """How many frontends stood when a daemon said that all is in the kernel."""
     kernel: PinnedMaps | None = None
     """Real maps in the place of the fake ones."""
 
@@ -77,7 +79,13 @@ class Scene:
             held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
             routes = RouteTarget(self.routes)
             datapath = Datapath(target, pods, held, FakeSurvey(), routes, routes.dump(ROUTES), 77, ())
-            daemon = Daemon(self.config(), read_local_file(self.config()), datapath, executor)
+            daemon = Daemon(
+                self.config(),
+                read_local_file(self.config()),
+                datapath,
+                executor,
+                reconciled=lambda: self.reconciled.append(len(self.backends())),
+            )
             async with asyncio.TaskGroup() as group:  # the test fails at once if the daemon does
                 task = group.create_task(daemon.run())
                 try:
