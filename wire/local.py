@@ -9,7 +9,7 @@ from wire.records import PortMap
 BackendState = Literal["active", "terminating", "not-ready"]
 
 
-class LocalBackend(Struct, frozen=True, kw_only=True):
+class LocalBackend(Struct, frozen=True, kw_only=True, gc=False):
     """A pod behind a service of this cluster. `ports` maps the service's port names to where the pod listens,
     `for_zones` are the slice's hints.
     """
@@ -22,7 +22,7 @@ class LocalBackend(Struct, frozen=True, kw_only=True):
     for_zones: list[str] = []
 
 
-class ServicePort(Struct, frozen=True, kw_only=True):
+class ServicePort(Struct, frozen=True, kw_only=True, gc=False):
     """A port of the service's frontends."""
 
     name: str = ""
@@ -30,7 +30,7 @@ class ServicePort(Struct, frozen=True, kw_only=True):
     port: int
 
 
-class LocalService(Struct, frozen=True, kw_only=True):
+class LocalService(Struct, frozen=True, kw_only=True, gc=False):
     """`meshd/v1/services/<namespace>/<name>`: a global service of this cluster, shared or not, with all its backends.
 
     `annotations` are those that meshd reads, as they were read. `session_affinity_timeout_s` is 0 without ClientIP.

@@ -116,7 +116,7 @@ class Node(Struct, frozen=True, kw_only=True):
         return chosen[1] if chosen else None
 
 
-class L4Addr(Struct, frozen=True):
+class L4Addr(Struct, frozen=True, gc=False):
     """Protocol (TCP, UDP, SCTP) and port."""
 
     protocol: str = field(name="Protocol", default="")
@@ -127,18 +127,18 @@ class L4Addr(Struct, frozen=True):
 PortMap = dict[str, L4Addr]
 
 
-class ForZone(Struct, frozen=True):
+class ForZone(Struct, frozen=True, gc=False):
     name: str = ""
 
 
-class Zone(Struct, frozen=True, rename="camel"):
+class Zone(Struct, frozen=True, rename="camel", gc=False):
     """Where a backend runs and which zones it is meant for."""
 
     zone: str = ""
     for_zones: list[ForZone] | None = None
 
 
-class Service(Struct, frozen=True, kw_only=True):
+class Service(Struct, frozen=True, kw_only=True, gc=False):
     """`cilium/state/services/v1/<cluster>/<namespace>/<name>`: a shared global service and its backends."""
 
     cluster: str = ""
