@@ -167,6 +167,8 @@ class Services:
         problems = service.problems
         if any(each.is_too_many_for(self.table_size) for each in wanted.values()):
             problems += (f"more backends than the {self.table_size} entries of a Maglev table: chosen at random",)
+        if any(len(each.weights) > MAX_SLOTS for each in wanted.values()):
+            problems += (f"more backends than the {MAX_SLOTS} slots of a frontend: the others are not used",)
         self.summaries[service.name] = Summary(tuple(wanted), problems)
         if problems:
             self.with_problems[service.name] = problems

@@ -2,11 +2,13 @@
 
 from ipaddress import IPv4Address, ip_address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from globalsvc.backend import Backend
 from globalsvc.merge import Frontend, GlobalService
+from meshd.daemon import services
 from meshd.daemon.backends import Endpoint
 from meshd.daemon.restoration import restore
 from meshd.daemon.services import Services
@@ -152,6 +154,18 @@ def test_a_frontend_does_without_what_the_kernel_cannot_take_and_frees_what_left
 
 def _endpoint(host: int) -> Endpoint:
     return ip_address(f"10.0.0.{host}"), 8080, 6
+
+
+def test_more_backends_than_slots_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "MAX_SLOTS", 2)
+    world = World()
+    world.set("ns/a", {"30.1.1.1": [1, 2, 3]})
+    assert world.seen() == {"30.1.1.1": ["10.0.0.1", "10.0.0.2"]}
+    (problem,) = world.services.with_problems["ns/a"]
+    assert "2 slots" in problem
+    world.set("ns/a", {"30.1.1.1": [1, 3]})
+    assert world.seen() == {"30.1.1.1": ["10.0.0.1", "10.0.0.3"]}
+    assert not world.services.with_problems
 
 
 def test_a_service_without_backends_has_a_frontend_that_refuses() -> None:
