@@ -2,6 +2,7 @@
 that connects all the time. What is there stays, what is missing is named and tried again, and it comes with the room.
 """
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -147,5 +148,31 @@ async def test_full_slots(scene: Scene, made: Machine) -> None:
                 offer(scene)
                 both = {FRONTEND: OWN, "30.1.1.2:80/TCP": {"10.0.0.9"}}
                 await until(lambda: scene.backends() == both, "there is room")
+                await until(lambda: not daemon.maps.retries.failures, "in sync")
+        assert not pod.failures
+
+
+async def test_full_extras(scene: Scene, made: Machine) -> None:
+    """Without room for Maglev's table or for session affinity's pairs backends are chosen at random; nobody is lost."""
+    pod = Pod(made)
+    ((key, text),) = records.local_service("cluster1", SERVICE, "30.1.1.1", *OWN).items()
+    value = json.loads(text)
+    value["annotations"] |= {"meshd.io/load-balancing": "maglev"}
+    value["session_affinity_timeout_s"] = 100
+    ((other, text),) = records.local_service("cluster1", "default/other", "30.1.1.2", *OWN).items()
+    with kernel(made, scene, pod, {"md_maglev": 1, "md_affm": 1}):
+        async with scene.daemon() as daemon:
+            scene.one.etcd.put_all({other: json.dumps(json.loads(text) | {"annotations": value["annotations"]})})
+            await until(lambda: len(scene.backends()) == 2, "both services")
+            scene.one.etcd.put_all({key: json.dumps(value)})
+            await until(lambda: len(reasons(daemon)) >= 2, "both maps are full")
+            with pod.connecting():
+                assert scene.backends()[FRONTEND] == OWN | {"20.0.0.1", "20.0.0.2"}
+                assert any("md_maglev" in reason for reason in reasons(daemon))
+                assert any("md_affm" in reason for reason in reasons(daemon))
+                await until(lambda: pod.connects > 50)
+                del value["annotations"]["meshd.io/load-balancing"]
+                value["session_affinity_timeout_s"] = 0
+                scene.one.etcd.put_all({key: json.dumps(value)})
                 await until(lambda: not daemon.maps.retries.failures, "in sync")
         assert not pod.failures
