@@ -76,14 +76,14 @@ def test_no_connection_is_refused_or_lost_while_everything_changes(
         changing.set(service("ns/watched", FRONTEND, live[:2], balancing, False))
         words = [str(program), "connect", str(FRONTEND), "80", str(SECONDS)]
         inside = mesh.client.namespace.command(*words, cgroup=mesh.a.cgroup if hooked else None)
-        with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
-            start = time.monotonic()
-            for number in range(SECONDS * PER_SECOND):
-                _change(changing, live, balancing)
-                if number % together == 0:
-                    changing.write()
-                time.sleep(max(0.0, start + number / PER_SECOND - time.monotonic()))  # the rate that is promised
-            said, _ = client.communicate(timeout=10)
+        client = mesh.machine.start(inside)
+        start = time.monotonic()
+        for number in range(SECONDS * PER_SECOND):
+            _change(changing, live, balancing)
+            if number % together == 0:
+                changing.write()
+            time.sleep(max(0.0, start + number / PER_SECOND - time.monotonic()))  # the rate that is promised
+        said, _ = client.communicate(timeout=10)
         assert client.returncode == 0, said
     assert float(said) > 100, said
 

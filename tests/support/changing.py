@@ -9,6 +9,7 @@ from globalsvc.backend import Backend
 from globalsvc.merge import Frontend, GlobalService
 from globalsvc.preferences import Balancing
 from meshd.daemon.kernel import MAPS, MapShape, MapTarget
+from meshd.daemon.mesh import SERVICE_MAPS
 from meshd.daemon.restoration import restore
 from meshd.daemon.services import Services
 from meshd.reconcile.delta import Delta
@@ -34,9 +35,8 @@ class Changing:
     def clear(self) -> None:
         """Everything was heard, and nothing of what was found is wanted."""
         self.services.forget_restored()
-        for name in MAPS:
-            if name not in ("md_cfg", "md_ipcache", "md_numbers"):
-                self.delta.prune(name, lambda key, value: True)
+        for name in SERVICE_MAPS:
+            self.delta.prune(name, lambda key, value: True)
         self.write()
 
     def set(self, service: GlobalService) -> int:
