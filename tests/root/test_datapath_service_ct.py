@@ -169,6 +169,27 @@ def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNo
             server.close()
 
 
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+def test_a_client_stays_with_its_backend_until_that_leaves(mesh: TwoNodes, family: int) -> None:
+    frontend = {V4: "30.2.1.9", V6: "fd00:30::29"}[family]
+    servers = [bound(mesh.server, family, STREAM) for _ in range(4)]
+    clients = []
+    try:
+        for number in (600, 700):
+            mesh.a.maps.delete("md_affm", mesh.a.maps.dump("md_affm"))
+            published(mesh.a, frontend, TCP, servers, number=number, affinity_s=100)
+            for _ in range(12):
+                clients.append(mesh.client.namespace.socket(family, STREAM))
+                clients[-1].connect((frontend, PORT))
+            accepted = [_accept_all(server) for server in servers]
+            clients += [each for ones in accepted for each in ones]
+            assert sorted(map(len, accepted)) == [0] * (len(servers) - 1) + [12]
+            servers.pop([len(ones) for ones in accepted].index(12)).close()
+    finally:
+        for each in [*clients, *servers]:
+            each.close()
+
+
 @pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["tcp", "udp"])
 def test_ports_that_were_used_through_the_frontend_may_be_used_without_it(mesh: TwoNodes, kind: int) -> None:
     protocol = TCP if kind == STREAM else UDP
@@ -201,14 +222,21 @@ def test_without_backend_packets_are_dropped_and_counted(mesh: TwoNodes) -> None
 
 
 def published(
-    node: Node, frontend: str, protocol: int, servers: list[socket.socket], *, number: int, maglev: bool = False
+    node: Node,
+    frontend: str,
+    protocol: int,
+    servers: list[socket.socket],
+    *,
+    number: int,
+    maglev: bool = False,
+    affinity_s: int = 0,
 ) -> None:
     """A service as the daemon computes it, written."""
     endpoints = tuple((ip_address(s.getsockname()[0]), s.getsockname()[1], protocol) for s in servers)
     numbers = list(range(number, number + len(endpoints)))
     made = compute_entries(
         (ip_address(frontend), PORT, protocol),
-        Wanted(dict.fromkeys(endpoints, 1), maglev=maglev),
+        Wanted(dict.fromkeys(endpoints, 1), maglev=maglev, session_affinity_timeout_s=affinity_s),
         endpoints,
         numbers,
         251,
