@@ -171,7 +171,7 @@ def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNo
 
 @pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 def test_a_client_stays_with_its_backend_until_that_leaves(mesh: TwoNodes, family: int) -> None:
-    frontend = {V4: "30.2.1.9", V6: "fd00:30::29"}[family]
+    frontend = "30.2.1.9" if family == V4 else "fd00:30::29"
     servers = [bound(mesh.server, family, STREAM) for _ in range(4)]
     clients = []
     try:
