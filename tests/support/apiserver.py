@@ -96,15 +96,16 @@ class ApiServer:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
-    def kubeconfig(self, **changes: Any) -> Path:
-        """Writes one; `changes` replace fields of the user."""
+    def kubeconfig(self, *, address: str = "", **changes: Any) -> Path:
+        """Writes one; `changes` replace fields of the user, `address` is where something stands in between."""
+        url = f"https://{address}" if address else self.url
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
                 {
                     "name": "c",
-                    "cluster": {"server": self.url, "certificate-authority": str(self.folder / "server" / "ca.crt")},
+                    "cluster": {"server": url, "certificate-authority": str(self.folder / "server" / "ca.crt")},
                 }
             ],
             "users": [{"name": "u", "user": {"token": self.token} | changes}],

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from meshd.agent.state import LocalState
 from meshd.config import ConfigError
 from tests.support import kubernetes
 from tests.support.apiserver import ApiServer
+from tests.support.relay import Relay
 
 DEADLINE_S = 15.0
 QUICK = Timing(page=3, silence_s=5.0, confirm_s=0.05, absent_s=0.1, max_retry_s=0.2)
@@ -216,6 +218,24 @@ async def test_a_watch_on_which_nothing_is_heard_is_given_up(server: ApiServer) 
         await follower.until(lambda: any("said nothing" in str(problem) for problem in follower.source.problems))
         server.faults.silent = False
         await follower.until(lambda: "p2" in follower.pods())
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_connection_that_is_open_on_one_side_only_is_given_up(server: ApiServer, there: bool) -> None:
+    relay = Relay(f"127.0.0.1:{server.port}")
+    try:
+        file = server.kubeconfig(address=relay.address)
+        quick = replace(QUICK, silence_s=0.5)
+        async with following(KubernetesSource(Credentials(kubeconfig=file), quick)) as follower:
+            await follower.until(lambda: follower.synced and server.count(PODS, watch=True))
+            relay.stall(there=there, back=True)
+            server.put(*pods(1))
+            await follower.until(lambda: "said nothing for too long" in str(follower.source.problems))
+            assert follower.pods() == set()
+            relay.renew()  # what was on its way is lost
+            await follower.until(lambda: "p1" in follower.pods() and not follower.source.problems)
+    finally:
+        relay.close()
 
 
 async def test_versions_that_went_backwards_are_noticed(server: ApiServer) -> None:
