@@ -115,6 +115,19 @@ def test_a_cluster_that_is_silent_keeps_its_backends_and_one_that_leaves_takes_t
     eventually(lambda: pair.slices() == [])
 
 
+def test_a_cluster_that_is_silent_for_too_long_loses_its_backends_until_it_is_back(pair: Pair) -> None:
+    file = pair.mesh / "cluster2"
+    file.write_text(file.read_text() + "meshd: {stale-after: 1s, max-stale: 2s}\n")
+    pair.say("20.0.0.1")
+    pair.start()
+    eventually(lambda: pair.addresses() == {"20.0.0.1"})
+    pair.two.kill_proxy()
+    eventually(lambda: pair.slices() == [])
+    assert pair.status()["clusters"]["cluster2"]["presence"] == "withdrawn"
+    pair.two.start_proxy()
+    eventually(lambda: pair.addresses() == {"20.0.0.1"})
+
+
 def test_what_went_while_nobody_looked_goes_once_the_cluster_was_heard(pair: Pair) -> None:
     pair.say("20.0.0.1")
     pair.start()
