@@ -4,8 +4,8 @@
 * direct: beside kernel routing (bench/plain_routing.py);
 * bystanders: the same plain routing with the mesh's programs on pods and underlay, beside without.
 
-Throughput (1 and 8 streams), requests and answers, packets a second; interleaved pairs, both ends on one CPU. Then the
-plan alone (bench/routing_plan.py). `--quick` takes one pair of the short measures.
+Throughput (1 and 8 streams), requests and answers, datagrams a second (bench/packet_rate.py); interleaved pairs, both
+ends on one CPU. Then the plan alone (bench/routing_plan.py). `--quick` takes one pair of the short measures.
 """
 
 import json
@@ -21,6 +21,7 @@ from functools import partial
 
 import yaml
 
+from bench.packet_rate import packet_rate
 from bench.plain_routing import PlainRouting
 from bench.plain_vxlan import PlainVxlan
 from bench.report import Aim, report, spread
@@ -56,18 +57,11 @@ def streams(number: int) -> Figure:
     return measure
 
 
-def packet_rate(way: Way) -> float:
-    """Thousands of 64-byte datagrams that arrive each second."""
-    client = ["iperf3", "-c", way.address, "-u", "-b", "0", "-l", "64", "-t", str(SECONDS), "-J"]
-    seen = json.loads(run(way, ["iperf3", "-s"], IPERF_PORT, client))["end"]["sum"]
-    return float((seen["packets"] - seen["lost_packets"]) / seen["seconds"] / 1e3)
-
-
 MEASURES: dict[str, tuple[str, Figure]] = {
     "1 stream": ("Gbit/s", streams(1)),
     "8 streams": ("Gbit/s", streams(8)),
     "request/response": ("1/s", request_response),
-    "UDP packets": ("1000/s", packet_rate),
+    "UDP packets": ("1000/s", partial(packet_rate, seconds=SECONDS)),
 }
 
 
