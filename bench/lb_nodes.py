@@ -12,7 +12,14 @@ from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 
 from datapath.attach import attach_endpoint
-from datapath.entries import Entry, backend_entry, config_entry, endpoint_entry, service_entries
+from datapath.entries import (
+    Entry,
+    backend_entry,
+    config_entry,
+    endpoint_entry,
+    ipcache_entry,
+    service_entries,
+)
 from datapath.interface import find_endpoint
 from datapath.loader import LoadSettings, ensure_loaded
 from datapath.maps import Maps
@@ -24,6 +31,7 @@ FRONTEND = IPv4Address("30.1.0.0")
 PORT, BACKENDS = 8080, 4
 TCP = 6
 GATEWAY = "169.254.1.1"
+IDENTITY = 0x010101
 FREE_PORTS = "1024 65535"
 
 
@@ -124,7 +132,9 @@ def add_mesh(node: Node, bpffs: Path, services: int) -> Meshed:
         if found is None:
             raise RuntimeError(f"{address} has no interface")
         netns.inside(node.namespace(), partial(attach_endpoint, found.ifindex, loaded.programs))
-        made.append(endpoint_entry(address, ifindex=found.ifindex, mac=found.mac, host_mac=found.host_mac, identity=0))
+        number, mac, host_mac = found.ifindex, found.mac, found.host_mac
+        made.append(ipcache_entry(address, identity=IDENTITY, tunnel=None, remote=False))
+        made.append(endpoint_entry(address, ifindex=number, mac=mac, host_mac=host_mac, identity=IDENTITY))
     ids = range(1, BACKENDS + 1)
     made += [backend_entry(number, ip_address(SERVER), PORT + number - 1, TCP) for number in ids]
     write(maps, made)

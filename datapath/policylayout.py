@@ -49,10 +49,10 @@ class Outside(ctypes.Structure):
 
 class Ct4Key(ctypes.Structure):
     _fields_ = (
-        ("source", v4),
-        ("destination", v4),
-        ("source_port", be16),
-        ("destination_port", be16),
+        ("pod", v4),
+        ("peer", v4),
+        ("pod_port", be16),
+        ("peer_port", be16),
         ("ifindex", u32),
         ("protocol", u8),
         ("pad", u8 * 3),
@@ -61,10 +61,10 @@ class Ct4Key(ctypes.Structure):
 
 class Ct6Key(ctypes.Structure):
     _fields_ = (
-        ("source", v6),
-        ("destination", v6),
-        ("source_port", be16),
-        ("destination_port", be16),
+        ("pod", v6),
+        ("peer", v6),
+        ("pod_port", be16),
+        ("peer_port", be16),
         ("ifindex", u32),
         ("protocol", u8),
         ("pad", u8 * 3),

@@ -15,23 +15,23 @@
 #define CT_TALKING_S 180
 #define CT_ESTABLISHED_S 8000
 
-/* Both keys, of which the packet's family uses one; forward as the packet has it, or reversed. */
-static __always_inline void key4(struct ct4_key *key, struct packet *p, struct l4 *l4, __u32 ifindex, bool reverse)
+/* Both keys, of which the packet's family uses one. `outbound`: the pod is the packet's source. */
+static __always_inline void key4(struct ct4_key *key, struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound)
 {
-	key->source = reverse ? p->destination.word[0] : p->source.word[0];
-	key->destination = reverse ? p->source.word[0] : p->destination.word[0];
-	key->source_port = reverse ? l4->destination_port : l4->source_port;
-	key->destination_port = reverse ? l4->source_port : l4->destination_port;
+	key->pod = outbound ? p->source.word[0] : p->destination.word[0];
+	key->peer = outbound ? p->destination.word[0] : p->source.word[0];
+	key->pod_port = outbound ? l4->source_port : l4->destination_port;
+	key->peer_port = outbound ? l4->destination_port : l4->source_port;
 	key->ifindex = ifindex;
 	key->protocol = p->protocol;
 }
 
-static __always_inline void key6(struct ct6_key *key, struct packet *p, struct l4 *l4, __u32 ifindex, bool reverse)
+static __always_inline void key6(struct ct6_key *key, struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound)
 {
-	__builtin_memcpy(key->source, reverse ? p->destination.word : p->source.word, 16);
-	__builtin_memcpy(key->destination, reverse ? p->source.word : p->destination.word, 16);
-	key->source_port = reverse ? l4->destination_port : l4->source_port;
-	key->destination_port = reverse ? l4->source_port : l4->destination_port;
+	__builtin_memcpy(key->pod, outbound ? p->source.word : p->destination.word, 16);
+	__builtin_memcpy(key->peer, outbound ? p->destination.word : p->source.word, 16);
+	key->pod_port = outbound ? l4->source_port : l4->destination_port;
+	key->peer_port = outbound ? l4->destination_port : l4->source_port;
 	key->ifindex = ifindex;
 	key->protocol = p->protocol;
 }
@@ -45,23 +45,32 @@ static __always_inline __u32 ct_patience_s(struct ct *ct, __u8 protocol)
 	return protocol == IPPROTO_TCP ? CT_ESTABLISHED_S : CT_TALKING_S;
 }
 
-/* The entry of the connection whose first packet had these ends (or, reversed, the other ends), if it still lives. */
-static __always_inline struct ct *ct_find(struct packet *p, struct l4 *l4, __u32 ifindex, bool reverse, __u32 now_s)
+/* The entry of the packet's connection, whoever began it, if it still lives. */
+static __always_inline struct ct *ct_find(struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound, __u32 now_s)
 {
 	struct ct *ct;
 
 	if (p->source.family == FAMILY_V4) {
 		struct ct4_key key = {};
 
-		key4(&key, p, l4, ifindex, reverse);
+		key4(&key, p, l4, ifindex, outbound);
 		ct = md_ct4.lookup(&key);
 	} else {
 		struct ct6_key key = {};
 
-		key6(&key, p, l4, ifindex, reverse);
+		key6(&key, p, l4, ifindex, outbound);
 		ct = md_ct6.lookup(&key);
 	}
-	return ct && now_s - ct->seen_s <= ct_patience_s(ct, p->protocol) ? ct : 0;
+	if (ct && now_s - ct->seen_s > ct_patience_s(ct, p->protocol))
+		ct = 0;
+	asm volatile("" : "+r"(ct)); /* the verifier wants each caller's check to be of the pointer itself */
+	return ct;
+}
+
+/* Does the packet go the other way than the first one of its connection? */
+static __always_inline bool ct_is_reply(struct ct *ct, bool outbound)
+{
+	return outbound != !!(ct->flags & CT_OUTBOUND);
 }
 
 static __always_inline void ct_see(struct ct *ct, struct l4 *l4, __u32 flags, __u32 now_s)
@@ -74,34 +83,35 @@ static __always_inline void ct_see(struct ct *ct, struct l4 *l4, __u32 flags, __
 		ct->seen_s = now_s;
 }
 
-static __always_inline void ct_begin(struct packet *p, struct l4 *l4, __u32 ifindex, __u64 revision, __u32 now_s)
+static __always_inline void ct_begin(struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound, __u64 revision,
+				     __u32 now_s)
 {
-	struct ct ct = {.revision = revision, .seen_s = now_s};
+	struct ct ct = {.revision = revision, .seen_s = now_s, .flags = outbound ? CT_OUTBOUND : 0};
 
 	if (p->source.family == FAMILY_V4) {
 		struct ct4_key key = {};
 
-		key4(&key, p, l4, ifindex, false);
+		key4(&key, p, l4, ifindex, outbound);
 		md_ct4.update(&key, &ct);
 	} else {
 		struct ct6_key key = {};
 
-		key6(&key, p, l4, ifindex, false);
+		key6(&key, p, l4, ifindex, outbound);
 		md_ct6.update(&key, &ct);
 	}
 }
 
-static __always_inline void ct_end(struct packet *p, struct l4 *l4, __u32 ifindex)
+static __always_inline void ct_end(struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound)
 {
 	if (p->source.family == FAMILY_V4) {
 		struct ct4_key key = {};
 
-		key4(&key, p, l4, ifindex, false);
+		key4(&key, p, l4, ifindex, outbound);
 		md_ct4.delete(&key);
 	} else {
 		struct ct6_key key = {};
 
-		key6(&key, p, l4, ifindex, false);
+		key6(&key, p, l4, ifindex, outbound);
 		md_ct6.delete(&key);
 	}
 }

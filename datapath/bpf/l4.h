@@ -54,17 +54,17 @@ static __always_inline void read_icmp(struct l4 *l4, bool six, __u8 type, __be16
 /* `at`: offset of the header of `protocol`. Protocols without ports have zeros. False: cut short. */
 static __always_inline bool read_l4(struct __sk_buff *skb, __u32 at, __u8 protocol, struct l4 *l4)
 {
-	__be16 words[3];
+	__be16 words[TCP_FLAGS_OFFSET / 2 + 1];
 
 	if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP) {
-		if (bpf_skb_load_bytes(skb, at, words, 4))
+		if (protocol == IPPROTO_TCP && !bpf_skb_load_bytes(skb, at, words, sizeof(words)))
+			l4->tcp_flags = ((__u8 *)words)[TCP_FLAGS_OFFSET];
+		else if (bpf_skb_load_bytes(skb, at, words, 4)) /* what an ICMP error quotes of TCP has no flags */
 			return false;
 		l4->source_port = words[0];
 		l4->destination_port = l4->policy_port = words[1];
-		if (protocol == IPPROTO_TCP)
-			bpf_skb_load_bytes(skb, at + TCP_FLAGS_OFFSET, &l4->tcp_flags, 1);
 	} else if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
-		if (bpf_skb_load_bytes(skb, at, words, sizeof(words)))
+		if (bpf_skb_load_bytes(skb, at, words, ICMP_ID_OFFSET + 2))
 			return false;
 		read_icmp(l4, protocol == IPPROTO_ICMPV6, words[0] & 0xff, words[2]);
 	}

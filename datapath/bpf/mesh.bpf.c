@@ -43,6 +43,12 @@ static __always_inline bool is_ours(struct peer *peer)
 	return peer && peer->flags & PEER_REMOTE && peer->flags & (PEER_TUNNEL4 | PEER_TUNNEL6 | PEER_UNREACHABLE);
 }
 
+/* A pod of this cluster: the CNI's to reach, and no node. */
+static __always_inline bool is_local(struct peer *peer)
+{
+	return peer && !(peer->flags & PEER_REMOTE) && peer->identity >= IDENTITY_FIRST;
+}
+
 static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *p)
 {
 	struct { __u8 ttl, protocol; __sum16 check; } word = {.ttl = p->ttl - 1, .protocol = p->protocol};
@@ -65,13 +71,18 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 
 	if (!parse(skb, p))
 		return TC_ACT_UNSPEC;
+	parse_tcp(skb, p);
 	peer = md_ipcache.lookup(&p->destination);
-	/* A known pod is no frontend; only a flow that was translated before has to be looked at. */
-	if (skb->cb[0] != TRANSLATED && (!is_ours(peer) || nat_in_use())) {
+	if (skb->cb[0] != TRANSLATED && (is_ours(peer) || is_local(peer))) {
+		to_pod_itself(skb, p);
+	} else if (skb->cb[0] != TRANSLATED) {
 		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
-		peer = md_ipcache.lookup(&p->destination);
+		if (p->translated)
+			peer = md_ipcache.lookup(&p->destination);
 	}
+	if (is_local(peer))
+		return TC_ACT_UNSPEC;
 	if (!peer)
 		peer = lookup_cidr(&p->destination);
 	if (!is_ours(peer))
@@ -90,7 +101,6 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 	reason = select_way(node, peer, p->source.family, way);
 	if (reason)
 		return drop(skb, reason);
-	parse_tcp(skb, p);
 	if (is_too_big(skb, p, way->mtu))
 		return drop(skb, DROP_TOO_BIG);
 	clamp_mss(skb, p, way->mtu);
@@ -122,8 +132,8 @@ static __always_inline int send_from_node(struct __sk_buff *skb)
 	struct node *node;
 	__u32 reason;
 
-	/* What from_pod sends has its key already. */
-	if (bpf_skb_get_tunnel_key(skb, &given, sizeof(given), 0) != -EINVAL)
+	/* What from_pod and from_probe send has its key already. */
+	if (skb->cb[1] == KEYED || bpf_skb_get_tunnel_key(skb, &given, sizeof(given), 0) != -EINVAL)
 		return TC_ACT_UNSPEC;
 	if (!parse(skb, &p))
 		return drop(skb, DROP_INVALID);
@@ -175,11 +185,11 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, stru
 	__u8 macs[2 * ETH_ALEN];
 	int verdict;
 
-	to_frontend(skb, p);
-	/* redirect_peer passes by policy_in, which hangs on the egress of the host side. */
-	verdict = endpoint->flags & ENDPOINT_POLICED ? police_delivery(skb, endpoint) : TC_ACT_UNSPEC;
+	/* redirect_peer passes by policy_in, which hangs on the egress of the host side, before to_pod: so here too. */
+	verdict = endpoint->flags & ENDPOINT_POLICED ? police_delivery(skb, p, endpoint) : TC_ACT_UNSPEC;
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
+	to_frontend(skb, p);
 	__builtin_memcpy(macs, endpoint->mac, ETH_ALEN);
 	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
 	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);

@@ -16,6 +16,7 @@
 
 #define L3_OFFSET ETH_HLEN
 #define TCP_LENGTH_OFFSET 12 /* header length (4 bits), reserved, flags */
+#define L4_OFFSET_MASK 0x7f  /* the verifier's bound: 14 + 60 at most */
 #define IP_FRAGMENT 0x1fff /* offset bits of iphdr.frag_off */
 
 struct packet {
@@ -27,6 +28,7 @@ struct packet {
 	__u16 l4_offset; /* 0: a later fragment, there is no header */
 	__u8 tcp_length; /* of the TCP header with options; these two are set by parse_tcp */
 	__u8 tcp_flags;
+	bool translated; /* service_ct.h wrote another address into it */
 };
 
 static __always_inline bool reachable(struct __sk_buff *skb, __u32 length)
@@ -87,14 +89,19 @@ static __always_inline bool parse(struct __sk_buff *skb, struct packet *p)
 /* Length and flags of the TCP header, 0 where there is none. */
 static __always_inline void parse_tcp(struct __sk_buff *skb, struct packet *p)
 {
-	__u8 bytes[2];
+	__u32 at = (p->l4_offset & L4_OFFSET_MASK) + TCP_LENGTH_OFFSET;
+	__u8 *seen, copy[2];
 
 	if (p->protocol != IPPROTO_TCP || !p->l4_offset)
 		return;
-	if (bpf_skb_load_bytes(skb, p->l4_offset + TCP_LENGTH_OFFSET, bytes, sizeof(bytes)))
-		return;
-	p->tcp_length = (bytes[0] >> 4) * 4;
-	p->tcp_flags = bytes[1];
+	seen = (void *)(long)skb->data + at;
+	if ((void *)(seen + sizeof(copy)) > (void *)(long)skb->data_end) {
+		if (bpf_skb_load_bytes(skb, at, copy, sizeof(copy)))
+			return;
+		seen = copy;
+	}
+	p->tcp_length = (seen[0] >> 4) * 4;
+	p->tcp_flags = seen[1];
 }
 
 #endif

@@ -120,10 +120,17 @@ static __always_inline bool is_about_tracked(struct __sk_buff *skb, struct packe
 	return ct_find(&q, &l4, ifindex, false, now_s) || ct_find(&q, &l4, ifindex, true, now_s);
 }
 
+/* Both have spoken under these addresses, and no flow was ever translated: neither is a frontend. */
+static __always_inline bool is_settled(struct ct *ct)
+{
+	return ct->flags & CT_REPLIED && !nat_in_use();
+}
+
 static __always_inline int police(struct __sk_buff *skb, struct packet *p, struct policed *pod,
 				  struct subject *subject)
 {
-	__u32 now_s = bpf_ktime_get_ns() / 1000000000ULL, peer, reason;
+	__u32 now_s = bpf_ktime_get_coarse_ns() / 1000000000ULL, peer, reason;
+	bool outbound = pod->direction == DIRECTION_EGRESS;
 	struct l4 l4 = {};
 	struct ct *ct;
 
@@ -133,12 +140,20 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 		return drop(skb, DROP_INVALID);
 	if (l4.needless)
 		return TC_ACT_UNSPEC;
-	ct = ct_find(p, &l4, pod->ifindex, true, now_s);
-	if (ct) {
+	ct = ct_find(p, &l4, pod->ifindex, outbound, now_s);
+	/* The policy is about the backend that a service leads to; answers come from there to policy_in. */
+	if (outbound && !(ct && is_settled(ct))) {
+		if (!to_backend(skb, p))
+			return drop(skb, DROP_NO_BACKEND);
+		if (p->translated) {
+			read_l4(skb, p->l4_offset, p->protocol, &l4);
+			ct = ct_find(p, &l4, pod->ifindex, outbound, now_s);
+		}
+	}
+	if (ct && ct_is_reply(ct, outbound)) {
 		ct_see(ct, &l4, CT_REPLIED, now_s);
 		return TC_ACT_UNSPEC;
 	}
-	ct = ct_find(p, &l4, pod->ifindex, false, now_s);
 	if (ct && ct->revision == subject->revision) {
 		ct_see(ct, &l4, 0, now_s);
 		return TC_ACT_UNSPEC;
@@ -148,7 +163,7 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	peer = identity_of(pod->direction == DIRECTION_INGRESS ? &p->source : &p->destination);
 	reason = judge(subject, pod, peer, p->protocol, l4.policy_port);
 	if (reason && !(subject->flags & SUBJECT_AUDIT)) {
-		ct_end(p, &l4, pod->ifindex);
+		ct_end(p, &l4, pod->ifindex, outbound);
 		tell(skb, p, &l4, pod, peer, reason);
 		return drop_silently(skb, reason);
 	}
@@ -163,7 +178,7 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	}
 	tell(skb, p, &l4, pod, peer, reason);
 	if (!l4.error) /* nothing replies to it: an entry would let any error come back */
-		ct_begin(p, &l4, pod->ifindex, subject->revision, now_s);
+		ct_begin(p, &l4, pod->ifindex, outbound, subject->revision, now_s);
 	return TC_ACT_UNSPEC;
 }
 
@@ -181,26 +196,21 @@ static __always_inline int police_interface(struct __sk_buff *skb, __u8 directio
 	subject = md_subject.lookup(&pod.identity);
 	if (!subject || !parse(skb, &p))
 		return TC_ACT_UNSPEC;
-	/* The policy is about the backend that a service leads to; answers come from there to policy_in. */
 	if (direction == DIRECTION_EGRESS) {
-		if (!to_backend(skb, &p))
-			return drop(skb, DROP_NO_BACKEND);
+		parse_tcp(skb, &p);
 		skb->cb[0] = TRANSLATED;
 	}
 	return police(skb, &p, &pod, subject);
 }
 
-/* For what is delivered past policy_in. The packet is read again: an answer's source may be a frontend by now. */
-static __always_inline int police_delivery(struct __sk_buff *skb, struct endpoint *endpoint)
+/* For what is delivered past policy_in; an answer has its backend's address yet. */
+static __always_inline int police_delivery(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
 {
 	struct policed pod = {.identity = endpoint->identity, .ifindex = endpoint->ifindex,
 			      .direction = DIRECTION_INGRESS};
 	struct subject *subject = md_subject.lookup(&pod.identity);
-	struct packet p = {};
 
-	if (!subject || !parse(skb, &p))
-		return TC_ACT_UNSPEC;
-	return police(skb, &p, &pod, subject);
+	return subject ? police(skb, p, &pod, subject) : TC_ACT_UNSPEC;
 }
 
 /* tc ingress of the host side of a pod's veth, before from_pod. */

@@ -61,12 +61,12 @@ struct outside {
 };
 _Static_assert(sizeof(struct outside) == 4, "outside");
 
-/* Key of md_ct4: a connection as its first packet had it, seen at the interface of a pod. */
+/* Key of md_ct4: a connection at the interface of a pod. The pod stands first, so both ways have one key. */
 struct ct4_key {
-	__be32 source;
-	__be32 destination;
-	__be16 source_port; /* ICMP echo: the identifier, at the side that asked */
-	__be16 destination_port;
+	__be32 pod;
+	__be32 peer;
+	__be16 pod_port; /* ICMP echo: the identifier, at the side that asked */
+	__be16 peer_port;
 	__u32 ifindex;
 	__u8 protocol;
 	__u8 pad[3];
@@ -75,10 +75,10 @@ _Static_assert(sizeof(struct ct4_key) == 20, "ct4_key");
 
 /* Key of md_ct6. */
 struct ct6_key {
-	__be32 source[4];
-	__be32 destination[4];
-	__be16 source_port;
-	__be16 destination_port;
+	__be32 pod[4];
+	__be32 peer[4];
+	__be16 pod_port;
+	__be16 peer_port;
 	__u32 ifindex;
 	__u8 protocol;
 	__u8 pad[3];
@@ -88,6 +88,7 @@ _Static_assert(sizeof(struct ct6_key) == 44, "ct6_key");
 enum ct_flag {
 	CT_REPLIED = 1, /* the other side has answered */
 	CT_CLOSING = 2, /* a FIN or RST was seen */
+	CT_OUTBOUND = 4, /* the pod sent the first packet */
 };
 
 /* Value of md_ct4 and md_ct6. */

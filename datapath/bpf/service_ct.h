@@ -17,8 +17,8 @@
 #include <linux/udp.h>
 #include "parse.h"
 #include "service.h"
+#include "too_big.h"
 
-#define TCP_FLAGS_OFFSET 13
 #define TCP_FLAG_SYN 0x02
 #define TCP_FLAG_ACK 0x10
 
@@ -32,11 +32,17 @@ struct ports {
 
 static __always_inline bool load_ports(struct __sk_buff *skb, struct packet *p, struct ports *ports)
 {
+	struct ports *seen;
+
 	if (!p->l4_offset)
 		return false;
 	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != IPPROTO_SCTP)
 		return false;
-	return bpf_skb_load_bytes(skb, p->l4_offset, ports, sizeof(*ports)) == 0;
+	seen = (void *)(long)skb->data + (p->l4_offset & L4_OFFSET_MASK);
+	if ((void *)(seen + 1) > (void *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, p->l4_offset, ports, sizeof(*ports)) == 0;
+	*ports = *seen;
+	return true;
 }
 
 /* Where the checksum stands that covers addresses and ports; 0: none does. */
@@ -49,6 +55,19 @@ static __always_inline __u32 check_offset(struct packet *p)
 	return 0;
 }
 
+/* The end of an IPv4 header: written at once, one call instead of three. */
+struct ends4 {
+	__sum16 check;
+	__be32 source;
+	__be32 destination;
+} __attribute__((packed));
+
+/* The checksum of a header in which one address became another (RFC 1624). */
+static __always_inline __sum16 updated_check(__sum16 check, __be32 old, __be32 new)
+{
+	return fold((__u16)~check + (__u16)~old + (__u16)~(old >> 16) + (__u16)new + (__u16)(new >> 16));
+}
+
 /* Writes another address over `address`, which is *p's source or destination, and another port at `port_at`. */
 static __always_inline void rewrite(struct __sk_buff *skb, struct packet *p, struct addr_key *address, __be32 *to,
 				    __u32 port_at, __be16 port, __be16 to_port)
@@ -59,12 +78,16 @@ static __always_inline void rewrite(struct __sk_buff *skb, struct packet *p, str
 	__s64 sum;
 
 	if (address->family == FAMILY_V4) {
-		at = L3_OFFSET + (is_source ? offsetof(struct iphdr, saddr) : offsetof(struct iphdr, daddr));
+		struct ends4 ends = {
+			.check = updated_check(p->check, address->word[0], to[0]),
+			.source = is_source ? to[0] : p->source.word[0],
+			.destination = is_source ? p->destination.word[0] : to[0],
+		};
+
 		if (check)
 			bpf_l4_csum_replace(skb, check, address->word[0], to[0], flags | BPF_F_PSEUDO_HDR | 4);
-		bpf_l3_csum_replace(skb, L3_OFFSET + offsetof(struct iphdr, check), address->word[0], to[0], 4);
-		bpf_skb_store_bytes(skb, at, to, 4, 0);
-		bpf_skb_load_bytes(skb, L3_OFFSET + offsetof(struct iphdr, check), &p->check, sizeof(p->check));
+		bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, check), &ends, sizeof(ends), 0);
+		p->check = ends.check;
 	} else {
 		at = L3_OFFSET + (is_source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
 		sum = bpf_csum_diff(address->word, 16, to, 16, 0);
@@ -72,6 +95,7 @@ static __always_inline void rewrite(struct __sk_buff *skb, struct packet *p, str
 			bpf_l4_csum_replace(skb, check, 0, sum, flags | BPF_F_PSEUDO_HDR);
 		bpf_skb_store_bytes(skb, at, to, 16, 0);
 	}
+	p->translated = true;
 	__builtin_memcpy(address->word, to, sizeof(address->word));
 	if (port == to_port || !check)
 		return;
@@ -127,14 +151,11 @@ static __always_inline bool choose_backend(struct packet *p, struct ports *ports
 }
 
 /* Whether this packet may go elsewhere than those of its flow before it. */
-static __always_inline bool may_move(struct __sk_buff *skb, struct packet *p)
+static __always_inline bool may_move(struct packet *p)
 {
-	__u8 flags = 0;
-
 	if (p->protocol != IPPROTO_TCP)
 		return p->protocol == IPPROTO_UDP;
-	bpf_skb_load_bytes(skb, p->l4_offset + TCP_FLAGS_OFFSET, &flags, sizeof(flags));
-	return (flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
 }
 
 static __always_inline bool backend_is_there(struct packet *p, struct nat *nat)
@@ -197,6 +218,16 @@ static __always_inline void forget_flow(struct packet *p, struct ports *ports)
 	md_nat.delete(&key);
 }
 
+/* A pod's packet to a known pod, which is no frontend: only what begins a flow has to be looked at, and only if flows
+ * were ever translated. */
+static __always_inline void to_pod_itself(struct __sk_buff *skb, struct packet *p)
+{
+	struct ports ports;
+
+	if (nat_in_use() && may_move(p) && load_ports(skb, p, &ports))
+		forget_flow(p, &ports);
+}
+
 /* A pod's packet to a frontend goes to a backend, and *p says so. False: it has none, drop it. */
 static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 {
@@ -208,13 +239,13 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	if (!load_ports(skb, p, &ports))
 		return true;
 	if (!is_frontend(p, &ports)) {
-		if (nat_in_use() && may_move(skb, p))
+		if (nat_in_use() && may_move(p))
 			forget_flow(p, &ports);
 		return true;
 	}
 	nat_key_of(p, &ports, NAT_FORWARD, &key);
 	known = md_nat.lookup(&key);
-	if (known && (!may_move(skb, p) || backend_is_there(p, known))) {
+	if (known && (!may_move(p) || backend_is_there(p, known))) {
 		__builtin_memcpy(&chosen, known, sizeof(chosen));
 	} else {
 		if (!choose_backend(p, &ports, &chosen))

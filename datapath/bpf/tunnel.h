@@ -7,6 +7,9 @@
 #include "lookup.h"
 
 #define TUNNEL_TTL 64
+/* In skb->cb[1] of what encap() redirects: to_tunnel lets it pass at once. Wrong only costs the packet: without a key the
+ * device drops it. */
+#define KEYED 0x6b657964
 
 /* Sends by the tunnel device; from that device's own egress the packet just goes on. */
 static __always_inline int encap(struct __sk_buff *skb, struct peer *peer, __u32 identity, __u32 tunnel_ifindex)
@@ -23,7 +26,10 @@ static __always_inline int encap(struct __sk_buff *skb, struct peer *peer, __u32
 	}
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
 		return drop(skb, DROP_NO_TUNNEL);
-	return skb->ifindex == tunnel_ifindex ? TC_ACT_UNSPEC : bpf_redirect(tunnel_ifindex, 0);
+	if (skb->ifindex == tunnel_ifindex)
+		return TC_ACT_UNSPEC;
+	skb->cb[1] = KEYED;
+	return bpf_redirect(tunnel_ifindex, 0);
 }
 
 /* The VNI and the outer source of a received packet; false without tunnel metadata. *outer must be zero. */

@@ -10,7 +10,7 @@ import pytest
 from datapath.layout import DropReason
 from policy.ports import TCP, Block
 from tests.support.enforced import EGRESS, INGRESS, allow, police, release
-from tests.support.twonodes import Pod, TwoNodes, two_nodes
+from tests.support.twonodes import Pod, TwoNodes, add_service, two_nodes
 
 pytestmark = pytest.mark.root
 BOTH = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
@@ -93,6 +93,24 @@ def test_egress_by_tunnel_and_to_a_pod_of_the_same_node(mesh: TwoNodes, family: 
         police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.bystander.identity), closed=(EGRESS,))
         assert not reaches(mesh.client, far)
         assert reaches(mesh.client, near)
+
+
+@pytest.mark.parametrize("backend", ["far", "near"])
+def test_answers_of_a_backend_pass_to_a_closed_pod_that_asked_the_frontend(mesh: TwoNodes, backend: str) -> None:
+    """Translated per packet, the answer comes from the frontend; the policy is about the backend, both ways."""
+    pod = mesh.server if backend == "far" else mesh.bystander
+    with listening(pod, socket.AF_INET) as server:
+        made = add_service(mesh.a, "30.1.0.77", 80, 6, (str(pod.v4), server.getsockname()[1]))
+        try:
+            police(mesh.a, mesh.client, allow(mesh.client, EGRESS, pod.identity))
+            with closing(mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.7)) as client:
+                client.connect(("30.1.0.77", 80))
+                accepted, _ = server.accept()
+                with closing(accepted):
+                    assert echoes(client, accepted)
+                    assert echoes(client, accepted)
+        finally:
+            mesh.a.remove(*reversed(made))
 
 
 @BOTH

@@ -1,0 +1,183 @@
+"""What a packet may cost: look-ups by map, calls of helpers, instructions; counted, not timed.
+
+A packet between known pods pays for nothing that it does not need. Whoever raises a number here takes from every packet
+of the mesh what was won before: say in the change what it buys (docs/adr/0018-a-packet-pays-for-what-it-needs.md).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+import pytest
+
+from datapath import entries
+from datapath.entries import Direct, Entry
+from datapath.policing import subject_entry
+from datapath.policylayout import Ct, Ct4Key, Iface
+from datapath.words import v4
+from tests.support.bytecode import compiled
+from tests.support.ebpf import Code
+from tests.support.netns import machine
+from tests.support.testrun import frame
+
+pytestmark = pytest.mark.root
+
+HERE, THERE = IPv4Address("172.18.1.11"), IPv4Address("172.18.2.11")
+OURS, LOCAL, THEIRS, WORLD = (IPv4Address(text) for text in ("10.0.0.1", "10.0.0.2", "20.0.0.1", "192.0.2.1"))
+POD, TUNNEL, UNDERLAY = 7, 5, 2
+IDENTITY, THEIR_IDENTITY = 0x010101, 0x020202
+PASS, SENT = -1, 7
+PORT, SOURCE_PORT, ACK = 80, 40000, 0x10
+KEYED = 0x6B657964  # bpf/tunnel.h
+REPLIED, OUTBOUND = 1, 4  # enum ct_flag
+ENCAP = {"skb_store_bytes": 1, "skb_set_tunnel_key": 1, "redirect": 1}
+DELIVERY = {"skb_store_bytes": 1, "skb_change_type": 1, "redirect_peer": 1}
+MAC = bytes(6)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Code]]:
+    with machine() as made:
+        yield compiled(made.bpffs(tmp_path_factory.mktemp("bpf") / "fs"))
+
+
+def endpoint(*, policed: bool = False) -> Entry:
+    return entries.endpoint_entry(OURS, ifindex=POD, mac=MAC, host_mac=MAC, identity=IDENTITY, policed=policed)
+
+
+MESH = (
+    entries.config_entry(tunnel_ifindex=TUNNEL, underlay_mtu=1500),
+    entries.node_entry(HERE, cluster_id=1, remote=False, here=True),
+    entries.node_entry(THERE, cluster_id=2, remote=True, tunnel_ifindex=TUNNEL, tunnel_mtu=1450),
+    entries.ipcache_entry(OURS, identity=IDENTITY, tunnel=None, remote=False),
+    entries.ipcache_entry(LOCAL, identity=IDENTITY, tunnel=None, remote=False),
+    entries.ipcache_entry(THEIRS, identity=THEIR_IDENTITY, tunnel=THERE, remote=True),
+    endpoint(),
+)
+DIRECT = entries.node_entry(THERE, cluster_id=2, remote=True, direct4=Direct(UNDERLAY, THERE, 1500))
+
+
+def connection(pod_port: int, peer_port: int) -> Entry:
+    """Between our pod, that a policy holds for, and theirs; it is tracked."""
+    ends = v4(*OURS.packed), v4(*THEIRS.packed)
+    return Entry(
+        "md_ct4",
+        bytes(Ct4Key(*ends, pod_port, peer_port, POD, 6)),
+        bytes(Ct(revision=1, flags=REPLIED | (0 if pod_port == PORT else OUTBOUND))),
+    )
+
+
+POLICED = (
+    endpoint(policed=True),
+    Entry("md_iface", POD.to_bytes(4, "little"), bytes(Iface(IDENTITY))),
+    subject_entry(IDENTITY, revision=1, closed=(0, 1), audit=False),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    program: str
+    source: IPv4Address
+    destination: IPv4Address
+    lookups: str
+    helpers: dict[str, int]
+    instructions: int
+    verdict: int = SENT
+    protocol: str = "TCP"
+    more: tuple[Entry, ...] = ()
+    marks: tuple[int, ...] = ()
+    ifindex: int = POD
+    ports: tuple[int, int] = field(default=(SOURCE_PORT, PORT))
+
+
+CASES = {
+    "to a known pod by the tunnel": Case(
+        "from_pod", OURS, THEIRS, "md_ipcache md_nat_used md_endpoint md_node", ENCAP, 260
+    ),
+    "a datagram to a known pod by the tunnel": Case(
+        "from_pod", OURS, THEIRS, "md_ipcache md_nat_used md_endpoint md_node", ENCAP, 250, protocol="UDP"
+    ),
+    "the same at the tunnel device": Case(
+        "to_tunnel", OURS, THEIRS, "", {}, 25, PASS, marks=(0, KEYED), ifindex=TUNNEL
+    ),
+    "to a known pod directly": Case(
+        "from_pod",
+        OURS,
+        THEIRS,
+        "md_ipcache md_nat_used md_endpoint md_node",
+        {"skb_store_bytes": 1, "redirect_neigh": 1},
+        230,
+        more=(DIRECT,),
+    ),
+    "from the tunnel to a pod": Case(
+        "from_tunnel",
+        THEIRS,
+        OURS,
+        "md_ipcache md_node md_endpoint md_nat_used",
+        {"skb_get_tunnel_key": 1, **DELIVERY},
+        210,
+        ifindex=TUNNEL,
+    ),
+    "from the underlay to a pod": Case(
+        "from_network",
+        THEIRS,
+        OURS,
+        "md_endpoint md_ipcache md_nat_used",
+        {**DELIVERY, "skb_store_bytes": 2},
+        165,
+        ifindex=UNDERLAY,
+    ),
+    "not ours, on the underlay device": Case(
+        "from_network", WORLD, HERE, "md_endpoint", {}, 60, PASS, ifindex=UNDERLAY
+    ),
+    "not ours, to a pod of this cluster": Case("from_pod", OURS, LOCAL, "md_ipcache md_nat_used", {}, 100, PASS),
+    "not ours, to the world": Case(
+        "from_pod",
+        OURS,
+        WORLD,
+        "md_ipcache md_svc4 md_nat_used md_cidrs md_node",
+        {},
+        175,
+        PASS,
+    ),
+    "not ours, delivered by the stack": Case("to_pod", WORLD, OURS, "md_nat_used", {}, 65, PASS),
+    "tracked, at the sender's policy": Case(
+        "policy_out",
+        OURS,
+        THEIRS,
+        "md_iface md_subject md_ct4 md_nat_used",
+        {"skb_load_bytes": 1, "ktime_get_coarse_ns": 1},
+        230,
+        PASS,
+        more=(*POLICED, connection(SOURCE_PORT, PORT)),
+    ),
+    "tracked, at the receiver's policy": Case(
+        "from_tunnel",
+        THEIRS,
+        OURS,
+        "md_ipcache md_node md_endpoint md_subject md_ct4 md_nat_used",
+        {"skb_get_tunnel_key": 1, "skb_load_bytes": 1, "ktime_get_coarse_ns": 1, **DELIVERY},
+        350,
+        more=(*POLICED, connection(PORT, SOURCE_PORT)),
+        ifindex=TUNNEL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_packet_costs_no_more_than_it_did(programs: dict[str, Code], name: str) -> None:
+    case = CASES[name]
+    held: dict[str, dict[bytes, bytes]] = {}
+    for entry in (*MESH, *case.more):
+        held.setdefault(entry.map, {})[entry.key] = entry.value
+    packet = frame(case.source, case.destination, case.protocol, case.ports[1], source_port=case.ports[0], flags=ACK)
+    # struct bpf_tunnel_key of what comes from the other node: VNI, its address
+    key = THEIR_IDENTITY.to_bytes(4, "little") + int(THERE).to_bytes(4, "little") + bytes(60)
+    cost = programs[case.program].run(packet, held, ifindex=case.ifindex, tunnel_key=key, marks=case.marks)
+    assert cost.verdict == case.verdict
+    assert cost.lookups == case.lookups.split()
+    calls = Counter(cost.helpers)
+    del calls["map_lookup_elem"]
+    assert calls == case.helpers
+    assert cost.instructions <= case.instructions, f"{cost.instructions} instructions"
