@@ -163,3 +163,18 @@ def test_a_closed_pod_hears_that_its_datagram_is_too_big(mesh: TwoNodes) -> None
             except OSError as error:
                 told = error.errno or 0
         assert told == errno.EMSGSIZE
+
+
+def test_policies_of_the_cni_apply_as_well_to_what_passes_the_stack(mesh: TwoNodes) -> None:
+    cni = mesh.a.namespace
+    with listening(mesh.bystander, socket.AF_INET) as near:
+        police(mesh.a, mesh.bystander, allow(mesh.bystander, INGRESS, mesh.client.identity), closed=(INGRESS,))
+        assert reaches(mesh.client, near)
+        cni.run("nft", "add table ip theirs; add chain ip theirs forward { type filter hook forward priority 0; }")
+        try:
+            cni.run("nft", f"add rule ip theirs forward ip daddr {mesh.bystander.v4} counter drop")
+            assert not reaches(mesh.client, near), "they drop what we allow"
+        finally:
+            cni.run("nft", "delete table ip theirs")
+        police(mesh.a, mesh.bystander, closed=(INGRESS,))
+        assert not reaches(mesh.client, near), "we drop what they allow"
