@@ -124,6 +124,9 @@ def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
     if routing := entry.get("routing"):
         ways = ", ".join(f"{kind} {count}" for kind, count in routing["routes"].items()) or "no nodes"
         console.print(f"  ways to PodCIDRs: {ways} (`meshd plan`)", highlight=False)
+    if (maglev := entry.get("maglev")) and maglev["tables"]:
+        size = f"{maglev['tables']} tables of {maglev['entries']} entries, {maglev['bytes'] / 1024:.0f} KiB"
+        console.print(f"  Maglev: {size} in the kernel", highlight=False)
     if missing:
         console.print(f"  not yet: {', '.join(missing)}", highlight=False)
 

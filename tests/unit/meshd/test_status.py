@@ -51,6 +51,13 @@ async def test_the_exit_code_is_the_state(tmp_path: Path, state: str, code: int)
     assert (await run(tmp_path, daemon(state))).exit_code == code
 
 
+async def test_the_memory_of_maglev_tables_is_shown_where_there_are_some(tmp_path: Path) -> None:
+    for tables, shown in ((3, True), (0, False)):
+        maglev = {"tables": tables, "entries": 251, "bytes": tables * 251 * 4}
+        result = await run(tmp_path, daemon("ok") | {"maglev": maglev})
+        assert ("  Maglev: 3 tables of 251 entries, 3 KiB in the kernel" in result.output.splitlines()) is shown
+
+
 async def test_the_table_has_the_worst_first_and_fits(tmp_path: Path) -> None:
     shown = (await run(tmp_path, daemon("degraded", "cluster2: nobody answers"))).output
     lines = [line.rstrip() for line in shown.splitlines()]
