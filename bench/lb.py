@@ -161,7 +161,7 @@ def aims(services: int, figures: Figures) -> list[Aim]:
 
 
 def main() -> None:
-    print("bench lb: about a minute and a half", file=sys.stderr, flush=True)
+    print("bench lb: about two minutes", file=sys.stderr, flush=True)
     program = compiled()
     rows: list[dict[str, object]] = []
     met: list[Aim] = []
