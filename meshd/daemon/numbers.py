@@ -6,8 +6,8 @@ first, and a restart goes on where the last process stopped. That place, the mar
 large steps, so that it is seldom written.
 """
 
+from collections import deque
 from collections.abc import Iterable
-from itertools import takewhile
 
 NUMBER_MAX = 0xFFFFFFFF
 GRACE_S = 600.0
@@ -21,7 +21,8 @@ class Numbers:
 
     def __init__(self) -> None:
         self._taken: set[int] = set()
-        self._rests_until: dict[int, float] = {}
+        self._resting: set[int] = set()
+        self._until: deque[tuple[float, int]] = deque()
         self._last = 0
         self.mark = 0
         """The next process begins after this number."""
@@ -38,10 +39,10 @@ class Numbers:
             self.give_back(number, now)
 
     def take(self, now: float) -> int:
-        for number in list(takewhile(lambda each: self._rests_until[each] <= now, self._rests_until)):
-            del self._rests_until[number]
+        while self._until and self._until[0][0] <= now:
+            self._resting.discard(self._until.popleft()[1])
         number = self._last % NUMBER_MAX + 1
-        while number in self._taken or number in self._rests_until:
+        while number in self._taken or number in self._resting:
             number = number % NUMBER_MAX + 1
         self._last = number
         self._taken.add(number)
@@ -51,10 +52,10 @@ class Numbers:
 
     def give_back(self, number: int, now: float) -> None:
         self._taken.discard(number)
-        self._rests_until.pop(number, None)
-        self._rests_until[number] = now + GRACE_S
-        if len(self._rests_until) > RESTING_MAX:
-            del self._rests_until[next(iter(self._rests_until))]
+        self._resting.add(number)
+        self._until.append((now + GRACE_S, number))
+        if len(self._until) > RESTING_MAX:
+            self._resting.discard(self._until.popleft()[1])
 
     def _is_marked(self, number: int) -> bool:
         return self.mark - STEP <= number <= self.mark
