@@ -152,6 +152,24 @@ def test_a_frontend_does_without_what_the_kernel_cannot_take_and_frees_what_left
     assert world.entries() == 0
 
 
+@given(st.lists(st.tuples(st.sampled_from(["ns/a", "ns/b"]), st.none() | FRONTENDS, st.sets(st.integers(1, 5)))))
+def test_whatever_was_refused_on_the_way_all_is_there_in_the_end(
+    history: list[tuple[str, dict[str, list[int]] | None, set[int]]],
+) -> None:
+    world = World()
+    for name, frontends, refused in history:
+        world.write(world.services.refuse(frozenset(map(_endpoint, refused))))
+        world.set(name, frontends)
+        missing = {f"10.0.0.{host}" for host in refused}
+        assert all(missing.isdisjoint(hosts) for hosts in world.seen().values())
+    world.write(world.services.refuse(frozenset()))
+    full = World()
+    full.model = world.model
+    full.write(full.services.update(sorted(full.model)))
+    assert world.seen() == full.seen()
+    assert world.entries() == full.entries()
+
+
 def _endpoint(host: int) -> Endpoint:
     return ip_address(f"10.0.0.{host}"), 8080, 6
 
