@@ -9,6 +9,7 @@ import click
 from datapath.pins import PinsError
 from datapath.uninstall import uninstall as uninstall_datapath
 from meshd.socket import SocketError, get
+from routing.exports import remove_exports
 from routing.routes import remove_routes
 
 EXIT_FAILED, EXIT_USAGE = 1, 3
@@ -34,7 +35,7 @@ def uninstall(instance: str, bpffs: Path, run_dir: Path, output: str) -> None:
     if _runs(run_dir / instance / "daemon.sock"):
         raise Failed(f"the daemon of {instance} runs: it would bring everything back; stop it first")
     try:
-        removed = {"routes": remove_routes(), **asdict(uninstall_datapath(bpffs, instance))}
+        removed = {"routes": (*remove_routes(), *remove_exports()), **asdict(uninstall_datapath(bpffs, instance))}
     except PinsError as error:
         raise Failed(str(error)) from error
     except OSError as error:

@@ -56,13 +56,17 @@ class Lookup:
         return self._as_hop(route) if route["type"] == _UNICAST else None
 
     def _as_hop(self, route: Any) -> Hop | None:
-        ifindex = route.get_attr("RTA_OIF")
+        """Of several equal next hops the first: one flow takes one way then."""
+        metrics, source = route.get_attr("RTA_METRICS"), route.get_attr("RTA_PREFSRC")
+        several = route.get_attr("RTA_MULTIPATH")
+        if several:
+            route = several[0]
+        ifindex = route["oif"] if several else route.get_attr("RTA_OIF")
         if ifindex not in self._devices():
             return None
         device, mtu = self._devices()[ifindex]
-        metrics = route.get_attr("RTA_METRICS")
         limit = metrics.get_attr("RTAX_MTU") if metrics else None
-        gateway, source = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_PREFSRC")
+        gateway = route.get_attr("RTA_GATEWAY")
         via = route.get_attr("RTA_VIA")
         if via is not None and not gateway:
             gateway = via.get("addr")

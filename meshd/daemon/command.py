@@ -49,6 +49,11 @@ class Broken(click.ClickException):
     type=click.Choice([mode.value for mode in RoutingMode]),
     help="Ways to other clusters' nodes.  [default: tunnel]",
 )
+@click.option(
+    "--export-pod-cidrs/--no-export-pod-cidrs",
+    default=None,
+    help="This node's PodCIDRs stand in table 110, for a routing daemon to announce.  [default: no]",
+)
 @click.option("--underlay", type=click.Choice([4, 6]), help="IP version that tunnels use.  [default: 4]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")

@@ -22,9 +22,10 @@ from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
 from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.survey import Survey, Surveyor
 from meshd.daemon.underlay import netns_cookie, underlay_mtu
-from meshd.daemon.wantedroutes import ROUTES
+from meshd.daemon.wantedroutes import BOTH
 from meshd.reconcile.target import TargetError
 from routing.devices import DeviceError, ensure_tunnel
+from routing.exports import Exports
 from routing.routes import HostRoutes, RouteError
 from routing.tunnel import BadTunnel, parse_tunnel
 
@@ -47,7 +48,7 @@ class Datapath:
     held: Mapping[str, Mapping[bytes, bytes]]
     survey: Surveyor
     routes: RouteTarget
-    held_routes: Mapping[bytes, bytes]
+    held_routes: Mapping[str, Mapping[bytes, bytes]]
     netns: int
     written: tuple[str, ...]
     foreign_programs: Callable[[], tuple[str, ...]] = tuple
@@ -86,9 +87,9 @@ def _open(config: DaemonConfig) -> Datapath:
     pods = PodTarget(maps, find=find, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
     held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
     survey = Survey(own, alias, loaded.programs, lambda: underlay_mtu(config.device), config.underlay)
-    routes = RouteTarget(HostRoutes())
+    routes = RouteTarget(HostRoutes(), Exports())
     foreign = partial(foreign_programs, loaded.folder / "links", config.cgroup)
-    held_routes = routes.dump(ROUTES)
+    held_routes = {name: routes.dump(name) for name in sorted(BOTH)}
     told = (tuple(written), foreign, device.name, Ring(loaded.folder), maps.drops)
     return Datapath(target, pods, held, survey, routes, held_routes, netns_cookie(), *told)
 

@@ -16,7 +16,7 @@ from datapath.maps import MapError, MapFull
 from datapath.policing import POLICY_RANK
 from datapath.policylayout import Iface
 from datapath.servicelayout import Svc, Svc4Key, Svc6Key
-from meshd.daemon.wantedroutes import prefix_of
+from meshd.daemon.wantedroutes import EXPORTED, EXPORTS, prefix_of
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
 from routing.hostroute import HostRoute, parse_host_route
@@ -43,6 +43,14 @@ class KernelRoutes(Protocol):
 
     def dump(self) -> dict[IPNetwork, HostRoute]: ...
     def upsert(self, routes: Iterable[HostRoute]) -> None: ...
+    def delete(self, prefixes: Iterable[IPNetwork]) -> None: ...
+
+
+class KernelExports(Protocol):
+    """What routing.exports.Exports does."""
+
+    def dump(self) -> Set[IPNetwork]: ...
+    def upsert(self, prefixes: Iterable[IPNetwork]) -> None: ...
     def delete(self, prefixes: Iterable[IPNetwork]) -> None: ...
 
 
@@ -242,26 +250,31 @@ def _key(packed: bytes) -> bytes:
 
 
 class RouteTarget:
-    """The node's own routes; key and value are prefix and way as text."""
+    """The node's own routes, key and value are prefix and way as text; and what it exports to a routing daemon."""
 
-    def __init__(self, routes: KernelRoutes) -> None:
-        self._routes = routes
+    def __init__(self, routes: KernelRoutes, exports: KernelExports) -> None:
+        self._routes, self._exports = routes, exports
 
     def dump(self, map: str) -> dict[bytes, bytes]:
         try:
+            if map == EXPORTS:
+                return {str(prefix).encode(): EXPORTED for prefix in self._exports.dump()}
             return {str(prefix).encode(): route.way.encode() for prefix, route in self._routes.dump().items()}
         except RouteError as error:
             raise TargetError(map, "dump", str(error)) from error
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         try:
-            self._routes.upsert(parse_host_route(key.decode(), way.decode()) for key, way in items.items())
+            if map == EXPORTS:
+                self._exports.upsert(prefix_of(key) for key in items)
+            else:
+                self._routes.upsert(parse_host_route(key.decode(), way.decode()) for key, way in items.items())
         except RouteError as error:
             raise TargetError(map, "upsert", str(error)) from error
 
     def delete(self, map: str, keys: Iterable[bytes]) -> None:
         try:
-            self._routes.delete(prefix_of(key) for key in keys)
+            (self._exports if map == EXPORTS else self._routes).delete(prefix_of(key) for key in keys)
         except RouteError as error:
             raise TargetError(map, "delete", str(error)) from error
 
@@ -279,4 +292,4 @@ class RouteShape:
         return False  # netlink
 
     def describe(self, map: str, key: bytes) -> str:
-        return f"route {key.decode()}"
+        return f"{'export' if map == EXPORTS else 'route'} {key.decode()}"

@@ -22,7 +22,7 @@ from meshd.daemon.restoration import Restoration, peer_identity
 from meshd.daemon.services import Services
 from meshd.daemon.store import Dirty, Store
 from meshd.daemon.suspicion import Suspicion
-from meshd.daemon.wantedroutes import ROUTES, WantedRoutes
+from meshd.daemon.wantedroutes import BOTH, WantedRoutes
 from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import Delta
 from meshd.reconcile.target import Item
@@ -50,15 +50,16 @@ class Mesh:
         maps: Delta,
         pods: Delta,
         routes: Delta | None = None,
+        route_maps: Set[str] = BOTH,
         underlay_version: int = 4,
         balancing: Balancing = Balancing.RANDOM,
         table_size: int = DEFAULT_SIZE,
         allowance: Callable[[str], Allowance] = lambda cluster: DEFAULT_ALLOWANCE,
     ) -> None:
-        """`routes` takes the node's own routes (wantedroutes.py); None: there shall be none."""
+        """`routes` takes those of `route_maps` (wantedroutes.py)."""
         self._store, self._members, self._node = store, members, node
         self._own = members.cluster
-        self._maps, self._pods, self._routes = maps, pods, routes
+        self._maps, self._pods, self._routes, self._route_maps = maps, pods, routes, route_maps
         self.withdrawn: set[str] = set()
         """Clusters that are lost: `withdraw` and `welcome` change it."""
         self.suspicion = Suspicion(store, self._own, allowance)
@@ -71,7 +72,7 @@ class Mesh:
             withdrawn=self.withdrawn,
             underlay_version=underlay_version,
         )
-        self.host_routes = WantedRoutes(self.nodes, self.prefixes)
+        self.host_routes = WantedRoutes(self.nodes, self.prefixes, route_maps)
         self.services = Services(self._merge, balancing=balancing, table_size=table_size)
         self._zone = ""
         self._spilling: dict[str, dict[FrontendName, bool]] = {}
@@ -309,7 +310,8 @@ class Mesh:
             if not self.nodes.waiting:
                 self._maps.prune("md_node", lambda key, value: True)
                 if self._routes is not None:
-                    self._routes.prune(ROUTES, lambda key, value: True)
+                    for map in self._route_maps:
+                        self._routes.prune(map, lambda key, value: True)
         if self._store.synced(self._own, [Kind.NODE, Kind.IP]):
             self._pods.prune(PODS, lambda key, value: True)
         self._maps.prune("md_ipcache", self._address_may_go)

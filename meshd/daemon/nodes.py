@@ -13,7 +13,7 @@ from identity.claims import Claims, Rank
 from meshd.daemon.wishes import Wishes
 from routing.plan import Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
 from routing.tunnel import ANNOTATION, Tunnel
-from wire.records import IPAddress, Node
+from wire.records import IPAddress, IPNetwork, Node
 
 K = TypeVar("K")
 MAX_TUNNELS = 8
@@ -62,6 +62,11 @@ class Nodes:
         """This node's, as its record has it."""
         node = self._nodes.get(f"{self._settings.cluster}/{self._settings.node}")
         return node.node_ip(version) if node else None
+
+    def own_prefixes(self) -> frozenset[IPNetwork]:
+        """This node's PodCIDRs, as its record has them."""
+        node = self._nodes.get(f"{self._settings.cluster}/{self._settings.node}")
+        return frozenset(node.pod_cidrs()) if node else frozenset()
 
     @property
     def own_tunnel(self) -> str:

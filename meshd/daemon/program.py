@@ -41,7 +41,7 @@ from meshd.daemon.timeline import Timeline
 from meshd.daemon.underlay import interfaces
 from meshd.daemon.verdicts import Verdicts
 from meshd.daemon.vigil import Vigil
-from meshd.daemon.wantedroutes import ROUTES
+from meshd.daemon.wantedroutes import EXPORTS, ROUTES
 from meshd.daemon.ways import Ways
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
@@ -125,6 +125,8 @@ class Daemon:
         self.loop = Loop(
             self.targets, executor, refresh=self._refresh, settled=self._settled, took=self.propagation.observe
         )
+        wanted = {ROUTES: config.host_routes, EXPORTS: config.export_pod_cidrs}
+        self._route_maps = frozenset(name for name, is_wanted in wanted.items() if is_wanted)
         self.drops = datapath.drops
         self.timeline = Timeline()
         self.clustermesh: Clustermesh | None = None
@@ -135,13 +137,14 @@ class Daemon:
             node=config.node,
             maps=self.maps.delta,
             pods=self.pods.delta,
-            routes=self.routes.delta if config.host_routes else None,
+            routes=self.routes.delta,
+            route_maps=self._route_maps,
             underlay_version=config.underlay,
             balancing=config.load_balancing,
             table_size=config.maglev_size,
             allowance=self.allowance,
         )
-        self.ways = Ways(datapath, self.mesh, self.routes if config.host_routes else None, executor, self.loop.wake)
+        self.ways = Ways(datapath, self.mesh, self.routes, executor, self.loop.wake, host_routes=config.host_routes)
         self.foreign_programs = datapath.foreign_programs
         self._pacer = Pacer(LISTS_APART_S)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
@@ -174,9 +177,10 @@ class Daemon:
         self.policing.set_host(host_addresses())
         self.pods.delta.restore(PODS, datapath.pods.dump(PODS))
         self.mesh.restore(restore(datapath.held, max_clusters=self.config.max_clusters))
-        self.routes.delta.restore(ROUTES, datapath.held_routes)
-        if not self.config.host_routes:
-            self.routes.delta.prune(ROUTES, lambda key, value: True)
+        for name, routes in datapath.held_routes.items():
+            self.routes.delta.restore(name, routes)
+            if name not in self._route_maps:
+                self.routes.delta.prune(name, lambda key, value: True)
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -273,6 +277,7 @@ class Daemon:
             for item in self.pods.retries.failures:
                 self.pods.delta.touch(item)
             self.policing.set_host(host_addresses())
+        self.ways.repair()
         settings = self._settings()
         if settings != self.mesh.nodes.settings:
             self.mesh.configure(settings)

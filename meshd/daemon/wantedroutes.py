@@ -1,6 +1,8 @@
-"""The node's own routes to remote PodCIDRs: from the plan, and from who is believed about a prefix. Pure."""
+"""The node's own routes to remote PodCIDRs: from the plan, and from who is believed about a prefix; and this node's
+PodCIDRs for a routing daemon. Pure.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from ipaddress import ip_network
 
 from meshd.daemon.nodes import Nodes
@@ -11,13 +13,18 @@ from wire.records import IPAddress, IPNetwork
 
 ROUTES = "routes"
 """The name of the map that the routes' reconciler sees: prefix → way, both as text."""
+EXPORTS = "exports"
+"""The same for what a routing daemon shall announce: prefix → EXPORTED."""
+EXPORTED = b"unreachable"
+BOTH = frozenset((ROUTES, EXPORTS))
 
 
 class WantedRoutes:
-    """Incremental: looks at what the two moved since the last time."""
+    """Incremental: looks at what the two moved since the last time. `only` says which of the maps are wanted."""
 
-    def __init__(self, nodes: Nodes, prefixes: Prefixes) -> None:
-        self._nodes, self._prefixes = nodes, prefixes
+    def __init__(self, nodes: Nodes, prefixes: Prefixes, only: Set[str] = BOTH) -> None:
+        self._nodes, self._prefixes, self._only = nodes, prefixes, only
+        self._exported: frozenset[IPNetwork] = frozenset()
         self._planned: dict[str, frozenset[IPNetwork]] = {}
         self._sources: dict[int, IPAddress | None] = {}
 
@@ -29,7 +36,13 @@ class WantedRoutes:
         if sources != self._sources:
             self._sources = sources
             moved |= {prefix for prefixes in self._planned.values() for prefix in prefixes}
-        return dict(wish for prefix in moved for wish in self._wishes(prefix))
+        wishes: Wishes = dict(wish for prefix in moved for wish in self._wishes(prefix)) if ROUTES in self._only else {}
+        return wishes | (dict(self._export()) if EXPORTS in self._only else {})
+
+    def _export(self) -> Iterator[tuple[tuple[str, bytes], bytes | None]]:
+        before, self._exported = self._exported, self._nodes.own_prefixes()
+        for prefix in before ^ self._exported:
+            yield (EXPORTS, str(prefix).encode()), EXPORTED if prefix in self._exported else None
 
     def _of_moved_nodes(self) -> Iterator[IPNetwork]:
         moved, self._nodes.moved = self._nodes.moved, set()

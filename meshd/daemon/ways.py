@@ -1,5 +1,6 @@
 """Keeps the mesh told of what the kernel says of the ways to other nodes: asks when the plan needs to know more, and
-when the node's devices, addresses, routes or rules move.
+when the node's devices, addresses, routes or rules move. Routes of ours that went with their device, or by somebody's
+hand, are written again.
 """
 
 import asyncio
@@ -13,9 +14,13 @@ from datapath.entries import config_entry
 from datapath.layout import Cfg
 from meshd.daemon.datapath import Datapath
 from meshd.daemon.mesh import Mesh
+from meshd.daemon.netevents import takes_routes
 from meshd.daemon.underlay import open_events
+from meshd.daemon.wantedroutes import BOTH
 from meshd.reconcile.loop import Reconciler
+from meshd.reconcile.target import TargetError
 from routing.plan import End, Surroundings
+from routing.routes import PROTOCOL
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +32,14 @@ class Ways:
     """Run it as a task; `look` after each change of the plan."""
 
     def __init__(
-        self, datapath: Datapath, mesh: Mesh, routes: Reconciler | None, executor: Executor, wake: Callable[[], None]
+        self,
+        datapath: Datapath,
+        mesh: Mesh,
+        routes: Reconciler,
+        executor: Executor,
+        wake: Callable[[], None],
+        *,
+        host_routes: bool,
     ) -> None:
         self._survey, self._mesh, self._routes = datapath.survey, mesh, routes
         self._executor, self._wake, self._netns = executor, wake, datapath.netns
@@ -35,7 +47,12 @@ class Ways:
         self._problems: dict[str, str] = {}
         self._due = asyncio.Event()
         self._due.set()
-        self._balanced = routes is not None and _was_balanced(datapath)
+        self._devices: frozenset[int] = frozenset()
+        self._shaken = False
+        """Routes of ours may be gone."""
+        self._standing: dict[str, dict[bytes, bytes]] = {}
+        self._host_routes = host_routes
+        self._balanced = host_routes and _was_balanced(datapath)
         """Sockets of the node itself are sent to remote backends too: its routes stand."""
 
     @property
@@ -52,10 +69,17 @@ class Ways:
         """The plan may need to know more, or the node's routes may stand now."""
         if not self.settled:
             self._due.set()
-        if self._routes is not None and not self._balanced and self._routes_stand():
+        if self._host_routes and not self._balanced and self._routes_stand():
             self._balanced = True
             self._configure(self._mesh.nodes.surroundings)
             self._wake()
+
+    def repair(self) -> None:
+        """Between rounds: what is not in the kernel any more is written again."""
+        standing, self._standing = self._standing, {}
+        delta = self._routes.delta
+        for map, routes in standing.items():
+            delta.doubt(map, [key for key, way in delta.realised[map].items() if routes.get(key) != way])
 
     async def run(self) -> NoReturn:
         loop = asyncio.get_running_loop()
@@ -69,9 +93,13 @@ class Ways:
                 surroundings = await loop.run_in_executor(self._executor, self._survey.ask, needs)
                 self._note(dict(self._survey.problems))
                 self._asked = needs
+                self._devices = _devices(surroundings)
                 self._configure(surroundings)
                 if surroundings != self._mesh.nodes.surroundings:
                     self._mesh.surround(surroundings)
+                if self._shaken:
+                    self._shaken = False
+                    self._standing = await loop.run_in_executor(self._executor, self._dump)
                 self._wake()
                 await asyncio.sleep(SETTLE_S)
         finally:
@@ -81,15 +109,24 @@ class Ways:
     def _drain(self, events: socket.socket) -> None:
         """Only that something moved counts; the kernel says so too when it had to drop events."""
         try:
-            while events.recv(EVENTS_BYTES):
+            while datagram := events.recv(EVENTS_BYTES):
                 self._due.set()
+                self._shaken |= takes_routes(datagram, devices=self._devices, protocol=PROTOCOL)
         except BlockingIOError:
             return
         except OSError:
             self._due.set()
+            self._shaken = True
+
+    def _dump(self) -> dict[str, dict[bytes, bytes]]:
+        """Our routes as they stand, as far as the kernel says."""
+        try:
+            return {map: self._routes.target.dump(map) for map in sorted(BOTH)}
+        except TargetError as error:
+            logger.warning("the kernel refuses", extra={"what": "routes", "reason": str(error)})
+            return {}
 
     def _routes_stand(self) -> bool:
-        assert self._routes is not None  # noqa: S101 — asked by look
         return self._mesh.restored and self._routes.in_sync_since is not None and not self._routes.retries.failures
 
     def _configure(self, surroundings: Surroundings) -> None:
@@ -103,6 +140,12 @@ class Ways:
             if self._problems.get(name) != problem:
                 logger.warning("the kernel refuses", extra={"what": name, "reason": problem})
         self._problems = problems
+
+
+def _devices(surroundings: Surroundings) -> frozenset[int]:
+    """Those that routes of ours may lead to."""
+    hops = (hop.ifindex for hop in (*surroundings.hops.values(), *surroundings.learned.values()) if hop is not None)
+    return frozenset((*hops, *(end.ifindex for end in surroundings.ends.values() if isinstance(end, End))))
 
 
 def _was_balanced(datapath: Datapath) -> bool:

@@ -36,13 +36,13 @@ class Part:
         return self.name.replace("/", ".")
 
 
-def parts(layout: Layout, clusters: Sequence[Cluster], cgroups: Path) -> list[Part]:
-    """All of them, in the order of their start."""
+def parts(layout: Layout, clusters: Sequence[Cluster], cgroups: Path, daemon_flags: Sequence[str] = ()) -> list[Part]:
+    """All of them, in the order of their start. `daemon_flags` are given to every daemon besides its own."""
     found = []
     for cluster in clusters:
         place = Place(layout.control_plane(cluster.name), cgroups / f"{cluster.name}-control-plane")
         found += [_etcd(layout, cluster, place), _agent(layout, cluster, place), _proxy(layout, cluster, place)]
-        found += [_daemon(layout, cluster, node, cgroups) for node in cluster.nodes]
+        found += [_daemon(layout, cluster, node, cgroups, daemon_flags) for node in cluster.nodes]
     return sorted(found, key=lambda part: part.rank)
 
 
@@ -98,7 +98,7 @@ def _proxy(layout: Layout, cluster: Cluster, place: Place) -> Part:
     return Part(f"{cluster.name}/proxy", 1, place, argv, lambda record: process.listens(record.pid, PROXY_PORT))
 
 
-def _daemon(layout: Layout, cluster: Cluster, node: Node, cgroups: Path) -> Part:
+def _daemon(layout: Layout, cluster: Cluster, node: Node, cgroups: Path, flags: Sequence[str]) -> Part:
     cgroup = cgroups / f"{cluster.name}-{node.name}"
     argv = (
         *_MESHD,
@@ -112,6 +112,7 @@ def _daemon(layout: Layout, cluster: Cluster, node: Node, cgroups: Path) -> Part
         f"--cgroup={cgroup}",
         f"--device={DEVICE}",
         "--policy=enforce",
+        *flags,
         *_instance(layout, cluster, node.name),
     )
     socket = socket_path(layout, cluster.name, node.name, "daemon")

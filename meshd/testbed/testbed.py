@@ -28,7 +28,7 @@ from meshd.testbed.underlay import ensure_underlay
 
 MANIFESTS = Path(__file__).parents[2] / "kind-clusters" / "manifests"
 DEFAULT_CLUSTERS = ("cluster1", "cluster2")
-PART_DEADLINE_S = 30.0
+PART_DEADLINE_S = 90.0
 STOP_GRACE_S = 5.0
 Progress = Callable[[str], None]
 
@@ -38,7 +38,7 @@ class Testbed:
 
     __test__ = False  # not a test, pytest
 
-    def __init__(self, tag: str, clusters: Sequence[str] | None = None) -> None:
+    def __init__(self, tag: str, clusters: Sequence[str] | None = None, *, daemon_flags: Sequence[str] = ()) -> None:
         """`clusters`: by default those that stand, or else DEFAULT_CLUSTERS."""
         self.layout = Layout(tag)
         clusters = clusters or self._standing_clusters() or DEFAULT_CLUSTERS
@@ -49,7 +49,7 @@ class Testbed:
         self.clusters = [CLUSTERS[name] for name in clusters]
         self.cgroups = self.layout.cgroup(cgroup.find_root())
         self.kubelets = {c.name: Kubelet(self.layout, c, self.cgroups) for c in self.clusters}
-        self.parts = {part.name: part for part in parts(self.layout, self.clusters, self.cgroups)}
+        self.parts = {part.name: part for part in parts(self.layout, self.clusters, self.cgroups, daemon_flags)}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

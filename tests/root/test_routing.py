@@ -10,25 +10,16 @@ import json
 import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from datapath.maps import Maps
-from datapath.pins import Pins
-from meshd.daemon.kernel import describe_entry
-from meshd.socket import SocketError, get
 from meshd.testbed import netns
-from meshd.testbed.demo import load
-from meshd.testbed.demo.results import Load, parse
 from meshd.testbed.layout import BPFFS
-from meshd.testbed.parts import socket_path
 from meshd.testbed.process import Place
 from meshd.testbed.testbed import Testbed
+from tests.support.routedbed import answers, asked, from_node, from_pod, held, set_mode, tunnel_packets, until
 
 pytestmark = pytest.mark.root
 DEADLINE_S = 30.0
@@ -54,75 +45,10 @@ def bed() -> Iterator[Testbed]:
         testbed.down()
 
 
-def until(fact: Callable[[], object], what: object = "") -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < end, f"not in time: {what() if callable(what) else what}"
-        time.sleep(0.05)
-
-
-def asked(bed: Testbed, cluster: str, node: str, route: str = "/v1/status") -> dict[str, Any]:
-    """What a daemon says, empty if it does not answer."""
-    try:
-        answer: dict[str, Any] = get(socket_path(bed.layout, cluster, node, "daemon"), route)
-    except SocketError:
-        return {}
-    return answer
-
-
 def balanced(bed: Testbed, cluster: str, node: str) -> bool:
     """The service is there and sockets of the node are balanced too."""
     status = asked(bed, cluster, node)
     return status.get("state") == "ok" and status.get("services") == 1 and "node_netns=0" in held(bed, "md_cfg")[0]
-
-
-def held(bed: Testbed, map: str, cluster: str = "cluster1", node: str = "node1") -> list[str]:
-    with Maps(Pins(BPFFS, bed.layout.instance(cluster, node)).folder) as maps:
-        return sorted(describe_entry(map, *item) for item in maps.dump(map).items())
-
-
-def from_node(bed: Testbed, host: str, port: int, requests: int, node: str = "node1") -> Load:
-    """Requests of a process of the node itself: host network, in the node's cgroup."""
-    place = Place(bed.layout.node("cluster1", node), bed.cgroups / f"cluster1-{node}")
-    argv = [sys.executable, "-I", load.__file__, host, str(port), f"--requests={requests}"]
-    return parse(subprocess.check_output(argv, preexec_fn=place.enter).splitlines())
-
-
-def from_pod(bed: Testbed, pod: str, host: str, port: int, *more: str) -> "subprocess.Popen[bytes]":
-    argv = [sys.executable, "-m", "meshd", "testbed", "exec", "--tag", bed.layout.tag, pod, "--"]
-    argv += [sys.executable, "-I", load.__file__, host, str(port), *more]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE)
-
-
-def answers(process: "subprocess.Popen[bytes]") -> Load:
-    output, _ = process.communicate(timeout=60)
-    return parse(output.splitlines())
-
-
-def set_mode(bed: Testbed, mode: str | None, clusters: tuple[str, ...] = ("cluster1", "cluster2")) -> None:
-    """Writes `meshd: routing-mode:` into the clustermesh files of every node, and waits until the plan follows."""
-    for cluster, node in NODES:
-        if cluster not in clusters:
-            continue
-        for path in bed.layout.clustermesh(cluster, node).iterdir():
-            document = yaml.safe_load(path.read_text())
-            ours = {key: value for key, value in (document.get("meshd") or {}).items() if key != "routing-mode"}
-            document["meshd"] = ours | ({"routing-mode": mode} if mode else {})
-            new = path.with_name(f".{path.name}")
-            new.write_text(yaml.safe_dump(document))
-            new.rename(path)
-    kind = {"direct": "direct", "hybrid": "direct", "tunnel": "tunnel", None: "tunnel"}[mode]
-    for cluster, node in NODES:
-        if cluster in clusters:
-            until(lambda c=cluster, n=node: kinds(bed, c, n) == {kind}, lambda c=cluster, n=node: kinds(bed, c, n))  # type: ignore[misc]
-
-
-def kinds(bed: Testbed, cluster: str, node: str) -> set[str]:
-    """How the nodes of the other cluster are reached, by the plan and by the kernel."""
-    plan = asked(bed, cluster, node, "/v1/plan")
-    found = {route["kind"] for route in plan.get("routes", ()) if route["cluster"] != cluster}
-    remote = [line for line in held(bed, "md_node", cluster, node) if "remote=True" in line]
-    return found | {"tunnel" if "direct4=none" in line else "direct" for line in remote}
 
 
 def test_the_node_itself_reaches_remote_pods_with_its_own_address(bed: Testbed) -> None:
@@ -183,17 +109,6 @@ def test_on_a_shared_l2_pods_reach_each_other_without_a_tunnel(bed: Testbed, mod
         set_mode(bed, None)
 
 
-def tunnel_packets(bed: Testbed) -> int:
-    """Packets that the tunnel devices of cluster1 have sent."""
-    total = 0
-    for node in ("node1", "node2"):
-        shown = netns.output(
-            ["ip", "-s", "-j", "link", "show", "md_vxlan"], namespace=bed.layout.node("cluster1", node)
-        )
-        total += int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
-    return total
-
-
 def test_connections_live_while_a_peer_goes_from_tunnel_to_direct_and_back(bed: Testbed) -> None:
     """Each side changes by itself and at its own time."""
     running = from_pod(bed, "cluster1/frontend-1", FRONTEND, 80, "--seconds=6", "--rate=100", "--hold=8")
@@ -221,6 +136,21 @@ def test_the_underlays_mtu_is_followed(bed: Testbed) -> None:
     finally:
         netns.ip(["link set eth0 mtu 1500"], namespace=node)
     until(lambda: mtu() == 1450)
+
+
+@pytest.mark.parametrize("loss", ["link set md_vxlan down", "route flush table main proto 109"])
+def test_routes_that_went_with_their_device_or_by_hand_come_back(bed: Testbed, loss: str) -> None:
+    """The kernel drops the routes of a device that goes down, and says nothing of them."""
+    node = bed.layout.node("cluster1", "node1")
+
+    def routes() -> str:
+        return netns.output(["ip", "-o", "route", "show", "proto", "109"], namespace=node)
+
+    before = routes()
+    assert before.count("dev md_vxlan") == 2
+    netns.ip([loss], namespace=node)
+    until(lambda: routes() == before, routes)
+    assert not from_node(bed, REMOTE_POD, 8080, 2).failures
 
 
 def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:

@@ -8,6 +8,7 @@ eth0 172.18.1.11/16 ── switch (172.18.2.11)      md_vxlan, theirs
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -17,12 +18,13 @@ from meshd.daemon.wantedroutes import ROUTES
 from meshd.reconcile.execution import execute
 from meshd.reconcile.loop import Reconciler
 from routing.devices import DeviceError, ensure_tunnel, ensure_vxlan, remove_tunnels
+from routing.exports import Exports, remove_exports
 from routing.hostroute import HostRoute
 from routing.lookup import Lookup
 from routing.plan import Hop
 from routing.routes import HostRoutes, RouteError, remove_routes
 from routing.tunnel import Encapsulation, Tunnel
-from tests.support.kernelroutes import FakeRoutes
+from tests.support.kernelroutes import FakeExports, FakeRoutes
 from tests.support.netns import Machine, Namespace, link, machine
 from wire.records import IPNetwork
 
@@ -77,7 +79,7 @@ def test_any_walk_ends_the_same_on_the_fake_and_on_the_kernel(node: Namespace, s
     fake = FakeRoutes()
     fake.fails = lambda prefix: walk.random() < 0.2
     targets: list[KernelRoutes] = [fake, _Inside(node)]
-    reconcilers = [Reconciler("routes", RouteTarget(target), RouteShape()) for target in targets]
+    reconcilers = [Reconciler("routes", RouteTarget(target, FakeExports()), RouteShape()) for target in targets]
     for _ in range(30):
         route, action = walk.choice(choices), walk.random()
         if action < 0.1:
@@ -114,7 +116,7 @@ class _Inside:
 
 
 def _restarted(old: Reconciler, target: KernelRoutes) -> Reconciler:
-    new = Reconciler("routes", RouteTarget(target), RouteShape())
+    new = Reconciler("routes", RouteTarget(target, FakeExports()), RouteShape())
     new.delta.restore(ROUTES, new.target.dump(ROUTES))
     for key, way in old.delta.desired[ROUTES].items():
         new.delta.want(ROUTES, key, way)
@@ -183,6 +185,23 @@ def test_a_route_moves_to_the_table_and_back_with_what_the_host_has(node: Namesp
         assert "dev md_vxlan" in node.ip("route", "get", "20.0.0.1")
 
 
+def test_exports_stand_in_a_table_that_nothing_routes_by(node: Namespace) -> None:
+    """Foreign routes of the table stay; adopting and removing is idempotent."""
+    node.ip("route", "add", "198.51.100.0/24", "via", "172.18.2.11", "table", "110")
+    before = node.ip("route", "show", "table", "all"), node.ip("-6", "route", "show", "table", "all"), node.ip("rule")
+    own = [ip_network("10.0.0.0/24"), ip_network("fd00:10::/64")]
+    for _ in range(2):
+        node.call(lambda: Exports().upsert(own))
+    assert node.call(Exports().dump) == set(own)
+    assert "unreachable 10.0.0.0/24 proto 109" in node.ip("route", "show", "table", "110")
+    assert "unreachable" not in node.ip("route", "show")
+    assert "198.51.100.0/24" in node.ip("route", "show", "table", "110")
+    assert node.call(remove_exports) == ("export 10.0.0.0/24", "export fd00:10::/64")
+    assert node.call(remove_exports) == ()
+    after = node.ip("route", "show", "table", "all"), node.ip("-6", "route", "show", "table", "all"), node.ip("rule")
+    assert after == before
+
+
 def test_the_hosts_own_rules_come_first(node: Namespace) -> None:
     node.ip("route", "add", "20.0.0.0/24", "via", "172.18.2.11", "table", "77")
     node.ip("rule", "add", "to", "20.0.0.0/24", "lookup", "77", "pref", "100")
@@ -222,13 +241,16 @@ def test_routes_of_a_routing_daemon_are_learned_and_no_others(node: Namespace) -
         octet = {"bird": 0, "static": 1, "109": 2}[protocol]
         node.ip("route", "add", f"20.0.{octet}.0/24", "via", "172.18.2.11", "proto", protocol)
     node.ip("route", "add", "default", "via", "172.18.2.11", "proto", "bird")
+    several = ["nexthop", "via", "172.18.2.12", "dev", "eth0", "nexthop", "via", "172.18.2.13", "dev", "eth0"]
+    node.ip("route", "add", "20.0.3.0/24", "proto", "bird", *several)
 
     def look() -> object:
         with Lookup() as lookup:
             return lookup.learned()
 
     hop = Hop(index(node, "eth0"), "eth0", 1500, None, ip_address("172.18.2.11"))
-    assert node.call(look) == {ip_network("20.0.0.0/24"): hop}
+    first = replace(hop, gateway=ip_address("172.18.2.12"))
+    assert node.call(look) == {ip_network("20.0.0.0/24"): hop, ip_network("20.0.3.0/24"): first}
 
 
 def test_a_device_for_each_port_and_its_mtu(node: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""A strict fake of the kernel's routes: refuses what the kernel would refuse, counts writes."""
+"""Strict fakes of the kernel's routes: they refuse what the kernel would refuse, and count writes."""
 
 from collections.abc import Callable, Iterable
 
@@ -34,3 +34,24 @@ class FakeRoutes:
                 raise RouteError(f"route to {prefix}: EIO")
             if self.content.pop(prefix, None):
                 self.writes += 1
+
+
+class FakeExports:
+    """Behaves as routing.exports.Exports."""
+
+    def __init__(self) -> None:
+        self.content: set[IPNetwork] = set()
+        self.writes = 0
+
+    def dump(self) -> frozenset[IPNetwork]:
+        return frozenset(self.content)
+
+    def upsert(self, prefixes: Iterable[IPNetwork]) -> None:
+        wanted = set(prefixes)
+        self.writes += len(wanted - self.content)
+        self.content |= wanted
+
+    def delete(self, prefixes: Iterable[IPNetwork]) -> None:
+        gone = self.content.intersection(prefixes)
+        self.writes += len(gone)
+        self.content -= gone

@@ -20,10 +20,10 @@ from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.program import Daemon, read_local_file
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
-from meshd.daemon.wantedroutes import ROUTES
+from meshd.daemon.wantedroutes import BOTH
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps
-from tests.support.kernelroutes import FakeRoutes
+from tests.support.kernelroutes import FakeExports, FakeRoutes
 from tests.support.proxied import ProxiedCluster, free_port, new_authority
 from tests.support.surroundings import FakeSurvey
 
@@ -41,6 +41,7 @@ class Scene:
     maps: FakeMaps = field(default_factory=FakeMaps)
     interfaces: FakeInterfaces = field(default_factory=FakeInterfaces)
     routes: FakeRoutes = field(default_factory=FakeRoutes)
+    exports: FakeExports = field(default_factory=FakeExports)
     health_port: int = field(default_factory=free_port)
     reconciled: list[int] = field(default_factory=list)
     """How many frontends stood when a daemon said that all is in the kernel."""
@@ -77,8 +78,9 @@ class Scene:
                 self._maps, find=self.interfaces.find, attach=self.interfaces.attach, police=self.interfaces.police
             )
             held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
-            routes = RouteTarget(self.routes)
-            datapath = Datapath(target, pods, held, FakeSurvey(), routes, routes.dump(ROUTES), 77, ())
+            routes = RouteTarget(self.routes, self.exports)
+            held_routes = {name: routes.dump(name) for name in sorted(BOTH)}
+            datapath = Datapath(target, pods, held, FakeSurvey(), routes, held_routes, 77, ())
             daemon = Daemon(
                 self.config(),
                 read_local_file(self.config()),
