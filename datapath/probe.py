@@ -13,9 +13,10 @@ _BODY = struct.Struct("!B3xIQ")
 _PADDING = bytes(30)
 
 
-def encode_request(number: int, cookie: int) -> bytes:
-    """What is sent to the tunnel port. `cookie` is 64 bits that only the sender knows."""
-    return _VXLAN + _MACS + struct.pack("!H", ETHER_TYPE) + _BODY.pack(REQUEST, number, cookie) + _PADDING
+def encode_request(number: int, cookie: int, *, size: int = 0) -> bytes:
+    """What is sent to the tunnel port, `size` bytes at least. `cookie` is 64 bits that only the sender knows."""
+    request = _VXLAN + _MACS + struct.pack("!H", ETHER_TYPE) + _BODY.pack(REQUEST, number, cookie) + _PADDING
+    return request.ljust(size, b"\0")
 
 
 def decode_reply(payload: bytes, cookie: int) -> int | None:

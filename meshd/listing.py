@@ -57,11 +57,11 @@ def list_ipcache(run_dir: Path, instance: str | None, output: str, *, diff: bool
 @node.command("list")
 @_options
 def list_nodes(run_dir: Path, instance: str | None, output: str) -> None:
-    """Lists nodes, their PodCIDRs, and whether those that are probed answer.
+    """Lists nodes, their PodCIDRs, whether those that are probed answer, and the largest packet that gets there.
 
     Exit codes: 0 ok, 1 a node is refused or does not answer, 2 no daemon answers.
     """
-    headings = ("CLUSTER", "NODE", "ADDRESS", "PODCIDRS", "ANSWERS", "REFUSED")
+    headings = ("CLUSTER", "NODE", "ADDRESS", "PODCIDRS", "ANSWERS", "PATH MTU", "REFUSED")
     rows = _show(run_dir, instance, output, "/v1/list/node", headings, _node_row)
     sys.exit(EXIT_OF["degraded" if any(row["refused"] or row["answers"] is False for row in rows) else "ok"])
 
@@ -113,7 +113,8 @@ def _ipcache_row(row: Row) -> tuple[str, ...]:
 
 def _node_row(row: Row) -> tuple[str, ...]:
     answers = {True: "yes", False: "no", None: "not probed"}[row["answers"]]
-    return row["cluster"], row["name"], row["address"], " ".join(row["pod_cidrs"]), answers, row["refused"]
+    mtu, prefixes = str(row.get("path_mtu") or "unknown"), " ".join(row["pod_cidrs"])
+    return row["cluster"], row["name"], row["address"], prefixes, answers, mtu, row["refused"]
 
 
 def _identity_row(row: Row) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ STYLE = {"ok": "green", "degraded": "yellow", "broken": "red"}
 PRESENCE_RANK = {"withdrawn": 0, "stale": 1, "fresh": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
 HEADINGS = ("CLUSTER", "LINK", "FOR", "STATE", "EVENT", "NODES", "SVCS", "IDS", "IPS", "REFUSED", "RTT", "CERT")
-VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "SERVER")
+VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "MTU", "SERVER")
 ROWS_MAX = 10  # clusters and findings that are shown of more, so that all of it fits a screen
 FINDINGS_MAX = 6
 NAME_MAX = 20
@@ -203,7 +203,10 @@ def _row(cluster: Status) -> list[str]:
 def _more(cluster: Status) -> list[str]:
     loss, server = cluster["presence"]["loss"], cluster["server_certificate"]
     shown = f"{server['days_left']}d{' wildcard' if server['by_wildcard'] else ''}" if server else "unknown"
-    return ["-" if cluster["is_local"] else "unknown" if loss is None else f"{loss:.0%}", shown]
+    mtu = cluster["presence"].get("path_mtu")
+    if cluster["is_local"]:
+        return ["-", "-", shown]
+    return ["unknown" if loss is None else f"{loss:.0%}", "unknown" if mtu is None else str(mtu), shown]
 
 
 def _count(kind: Status) -> str:

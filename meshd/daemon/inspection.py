@@ -113,6 +113,7 @@ class Inspection:
             "pod_cidrs": [str(prefix) for prefix in node.pod_cidrs()],
             "refused": held.reason if held else "",
             "answers": target.answers() if target else None,
+            "path_mtu": target.path.found if target else None,
         }
 
     def explain_ip(self, address: str) -> Json:

@@ -1,7 +1,8 @@
 """Probes of the way through the tunnel to a few nodes of every remote cluster: do they answer, how fast, how many not.
 
 A probe is a UDP packet to the tunnel port of the other node (datapath/probe.py); its BPF program sends it back through
-the tunnel, and it is read here from the tunnel device. The other node's daemon has no part in it.
+the tunnel, and it is read here from the tunnel device. The other node's daemon has no part in it. Larger ones, which
+must not be fragmented, find the path MTU (pathmtu.py).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from statistics import median
 from typing import NoReturn
 
 from datapath.probe import ETHER_TYPE, decode_reply, encode_request
+from meshd.daemon.pathmtu import PathMtu
 from wire.records import Node
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,34 @@ WINDOW = 20
 SILENT = 3  # so many in a row without an answer: the node does not answer
 TICK_S = 0.1
 TUNNEL_ANNOTATION = "meshd.io/tunnel"
+UDP_BYTES = 8
+PATIENCE_S = 0.2  # at least, for a probe of a size
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What differs between underlays: bytes of the IP header, and the options that forbid fragments whatever the
+    kernel has heard of the path (ip(7), ipv6(7): …_MTU_DISCOVER with …_PMTUDISC_PROBE, IPV6_DONTFRAG).
+    """
+
+    domain: socket.AddressFamily
+    header: int
+    whole: tuple[tuple[int, int, int], ...]
+
+
+FAMILIES = {
+    4: Family(socket.AF_INET, 20, ((socket.IPPROTO_IP, 10, 3),)),
+    6: Family(socket.AF_INET6, 40, ((socket.IPPROTO_IPV6, 23, 3), (socket.IPPROTO_IPV6, 62, 1))),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A probe of the path MTU that is under way."""
+
+    number: int
+    size: int
+    at: float
 
 
 @dataclass(slots=True)
@@ -42,6 +72,8 @@ class Target:
     due: float
     sent: dict[int, float] = field(default_factory=dict)
     results: deque[float | None] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    path: PathMtu = field(default_factory=lambda: PathMtu(0))
+    sized: Sized | None = None
 
     def answers(self) -> bool | None:
         last = list(self.results)[-SILENT:]
@@ -53,6 +85,11 @@ class Target:
         """The last probe was lost, and it takes more of them to know."""
         return bool(self.results) and self.results[-1] is None and self.answers() is not False
 
+    def patience_s(self) -> float:
+        """How long a probe of a size is waited for."""
+        slowest = max((result for result in self.results if result is not None), default=TIMEOUT_S)
+        return min(TIMEOUT_S, max(PATIENCE_S, 4 * slowest))
+
     def expire(self, now: float) -> None:
         for number in [number for number, at in self.sent.items() if now - at > TIMEOUT_S]:
             del self.sent[number]
@@ -61,22 +98,36 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Of a cluster: `answers` None: not known. `rtt_s` median of the answers, `loss` 0 to 1, of the last probes."""
+    """Of a cluster: `answers` None: not known. `rtt_s` median of the answers, `loss` 0 to 1, of the last probes; the
+    smallest `path_mtu` of its nodes that is known.
+    """
 
     nodes: int
     answers: bool | None
     rtt_s: float | None
     loss: float | None
+    path_mtu: int | None = None
 
 
 NO_EVIDENCE = Evidence(0, None, None, None)
 
 
 class Prober:
-    """`aim` at clusters, `run` as a task. `is_urgent` says of which clusters more should be known."""
+    """`aim` at clusters, `run` as a task. `is_urgent` says of which clusters more should be known, `mtu` what the
+    underlay carries (0: not known yet).
+    """
 
-    def __init__(self, device: str, *, node: str, is_urgent: Callable[[str], bool]) -> None:
-        self._device, self._node, self._is_urgent = device, node, is_urgent
+    def __init__(
+        self,
+        device: str,
+        *,
+        node: str,
+        is_urgent: Callable[[str], bool],
+        underlay: int = 4,
+        mtu: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._device, self._node, self._is_urgent, self._mtu = device, node, is_urgent, mtu
+        self._version, self._family = underlay, FAMILIES[underlay]
         self._cookie = secrets.randbits(64)
         self._numbers = count(1)
         self._targets: dict[str, dict[str, Target]] = {}
@@ -84,7 +135,7 @@ class Prober:
 
     def aim(self, cluster: str, nodes: Iterable[Node]) -> None:
         """These are the nodes of the cluster now; a few of them are probed, other ones from other nodes of ours."""
-        reachable = {node.name: place for node in nodes if (place := _place(node))}
+        reachable = {node.name: place for node in nodes if (place := _place(node, self._version))}
         chosen = sorted(reachable, key=self._preference)[:NODES_MAX]
         before = self._targets.get(cluster, {})
         after: dict[str, Target] = {}
@@ -112,6 +163,7 @@ class Prober:
             answers=True if True in answers else None if None in answers else False,
             rtt_s=median(times) if times else None,
             loss=1 - len(times) / len(results) if results else None,
+            path_mtu=min((t.path.found for t in targets.values() if t.path.found is not None), default=None),
         )
 
     def nodes(self, cluster: str) -> Mapping[str, Target]:
@@ -120,21 +172,23 @@ class Prober:
     async def run(self) -> NoReturn:
         """Raises OSError if there is no tunnel device or no right to read from it."""
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sender = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        whole = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         loop = asyncio.get_running_loop()
-        with listener, sender:
+        with listener, sender, whole:
+            for option in self._family.whole:
+                whole.setsockopt(*option)
             listener.bind((self._device, ETHER_TYPE))
             loop.add_reader(listener, self._read, listener)
             try:
                 while True:
-                    self._tick(sender, time.monotonic())
+                    self._tick(sender, whole, time.monotonic())
                     await asyncio.sleep(TICK_S)
             finally:
                 loop.remove_reader(listener)
 
-    def _tick(self, sender: socket.socket, now: float) -> None:
-        for number in [number for number, target in self._under_way.items() if number not in target.sent]:
-            del self._under_way[number]
+    def _tick(self, sender: socket.socket, whole: socket.socket, now: float) -> None:
+        self._forget_old()
         for cluster, targets in self._targets.items():
             urgent_s = 0.0
             for target in targets.values():
@@ -145,6 +199,34 @@ class Prober:
                 if now >= target.due - INTERVAL_S + interval_s:
                     target.due = now + INTERVAL_S
                     self._send(sender, target)
+                self._measure(whole, target, now)
+
+    def _forget_old(self) -> None:
+        for number, target in list(self._under_way.items()):
+            if number not in target.sent and not (target.sized and target.sized.number == number):
+                del self._under_way[number]
+
+    def _measure(self, whole: socket.socket, target: Target, now: float) -> None:
+        """One step of the search for the path MTU. Of a node that does not answer small probes nothing can be said."""
+        if (sized := target.sized) is not None:
+            if now - sized.at < target.patience_s():
+                return
+            target.sized = None
+            if target.answers() and not target.is_doubtful():
+                target.path.lost(sized.size, now)
+        if (mtu := self._mtu()) and target.answers() and not target.is_doubtful():
+            target.path.follow(mtu)
+            if size := target.path.next_size(now):
+                self._send_sized(whole, target, Sized(next(self._numbers) & 0xFFFFFFFF, size, now))
+
+    def _send_sized(self, whole: socket.socket, target: Target, sized: Sized) -> None:
+        target.sized = sized
+        self._under_way[sized.number] = target
+        size = sized.size - self._family.header - UDP_BYTES
+        try:
+            whole.sendto(encode_request(sized.number, self._cookie, size=size), (target.address, target.port))
+        except OSError as error:  # larger than the device's: it does not pass
+            logger.debug("probe not sent", extra={"address": target.address, "reason": error.strerror})
 
     def _send(self, sender: socket.socket, target: Target) -> None:
         number = next(self._numbers) & 0xFFFFFFFF
@@ -163,17 +245,22 @@ class Prober:
                 return
             number = decode_reply(payload, self._cookie)
             target = self._under_way.pop(number, None) if number is not None else None
-            if target is not None and number is not None and (at := target.sent.pop(number, None)) is not None:
+            if target is None or number is None:
+                continue
+            if (at := target.sent.pop(number, None)) is not None:
                 target.results.append(time.monotonic() - at)
+            elif target.sized is not None and target.sized.number == number:
+                target.path.passed(target.sized.size, time.monotonic())
+                target.sized = None
 
     def _preference(self, name: str) -> bytes:
         return blake2b(f"{self._node}/{name}".encode(), digest_size=8).digest()
 
 
-def _place(node: Node) -> tuple[str, int] | None:
+def _place(node: Node, version: int) -> tuple[str, int] | None:
     """Where its tunnel ends, if it is one of ours: others do not answer our probes."""
     kind, _, port = (node.annotations or {}).get(TUNNEL_ANNOTATION, "").partition(":")
-    address = node.node_ip(4)
+    address = node.node_ip(version)
     if kind != "vxlan" or address is None or not port.isdigit() or not 0 < int(port) < 65536:
         return None
     return str(address), int(port)

@@ -151,7 +151,13 @@ class Daemon:
         self.vigil = Vigil(self.store, self.mesh, self.timeline)
         self.prober: Prober | None = None
         if datapath.tunnel:
-            self.prober = Prober(datapath.tunnel, node=config.node, is_urgent=self._is_lost)
+            self.prober = Prober(
+                datapath.tunnel,
+                node=config.node,
+                is_urgent=self._is_lost,
+                underlay=config.underlay,
+                mtu=self.ways.underlay_mtu,
+            )
         self.policing = Policing(
             self.store,
             self.members,

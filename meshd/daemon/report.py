@@ -150,6 +150,8 @@ class Report:
             "answers": evidence.answers,
             "rtt_ms": None if evidence.rtt_s is None else evidence.rtt_s * 1000,
             "loss": evidence.loss,
+            "path_mtu": evidence.path_mtu,
+            "underlay_mtu": self._daemon.ways.underlay_mtu() or None,
         }
 
     def _kind(self, remote: Remote, state: ClusterState, kind: Kind, now: float) -> Json:
@@ -222,6 +224,11 @@ def _cluster_findings(cluster: Json) -> list[str]:
         found.append(f"{name}: STALE({presence['lost_age_s']:.0f} s): {presence['reason']}")
     if presence["answers"] is False:
         found.append(f"{name}: none of its {presence['probed_nodes']} probed nodes answers through the tunnel")
+    if presence["path_mtu"] and presence["underlay_mtu"] and presence["path_mtu"] < presence["underlay_mtu"]:
+        found.append(
+            f"{name}: the way to its nodes carries packets of {presence['path_mtu']} bytes, this node's underlay "
+            f"{presence['underlay_mtu']}: larger ones are lost; mend the way or lower the underlay device's MTU"
+        )
     if isinstance(heartbeat, float) and heartbeat > HEARTBEAT_MAX_S:
         found.append(f"{name}: last heartbeat {heartbeat:.0f} s ago: its agent may be dead")
     server = cluster["server_certificate"]

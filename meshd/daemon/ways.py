@@ -65,6 +65,11 @@ class Ways:
         """What the kernel could not give, by tunnel or device."""
         return self._problems
 
+    def underlay_mtu(self) -> int:
+        """As the kernel said last; 0: not known."""
+        end = self._mesh.nodes.surroundings.ends.get(self._survey.own)
+        return end.mtu if isinstance(end, End) else 0
+
     def look(self) -> None:
         """The plan may need to know more, or the node's routes may stand now."""
         if not self.settled:

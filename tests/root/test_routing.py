@@ -153,6 +153,31 @@ def test_routes_that_went_with_their_device_or_by_hand_come_back(bed: Testbed, l
     assert not from_node(bed, REMOTE_POD, 8080, 2).failures
 
 
+def test_a_narrow_place_on_the_way_is_found_and_shown(bed: Testbed) -> None:
+    """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing."""
+    paths = ("cluster1", "node1"), "cluster2"
+
+    def presence() -> dict[str, object]:
+        clusters = asked(bed, *paths[0]).get("clusters", ())
+        return next((c["presence"] for c in clusters if c["cluster"] == paths[1]), {})
+
+    until(lambda: presence().get("path_mtu") == 1500, presence)
+    netns.ip(["link set c2-node1 mtu 1400"], namespace=bed.layout.switch)
+    try:
+        bed.kill_part("cluster1/daemon-node1")
+        bed.start_parts([bed.part("cluster1/daemon-node1")])
+        until(lambda: presence().get("path_mtu") == 1400, presence)
+        findings = asked(bed, *paths[0])["findings"]
+        assert [text for text in findings if "carries packets of 1400 bytes, this node's underlay 1500" in text]
+        words = [sys.executable, "-m", "meshd", "node", "list", "--run-dir", str(bed.layout.run), "-o", "json"]
+        words.append(f"--instance={bed.layout.instance(*paths[0])}")
+        shown = subprocess.run(words, capture_output=True, check=False)
+        found = {row["name"]: row["path_mtu"] for row in json.loads(shown.stdout) if row["cluster"] == "cluster2"}
+        assert found == {"node1": 1400, "node2": 1500}
+    finally:
+        netns.ip(["link set c2-node1 mtu 1500"], namespace=bed.layout.switch)
+
+
 def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:
     argv = [sys.executable, "-m", "meshd", "plan", "--run-dir", str(bed.layout.run), "cluster2", "-o", "json"]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
