@@ -25,6 +25,10 @@ class InterfaceError(Exception):
     """The kernel refused a question about interfaces; str(error) says which."""
 
 
+class NoInterface(Exception):
+    """The pod has no interface of its own on the node, nothing to attach to; str(error) says how it is reached."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """The host side of a pod's interface; `mac` is the pod's own, `host_mac` that of the host side."""
@@ -38,10 +42,10 @@ class Interface:
 def find_endpoint(
     address: IPv4Address | IPv6Address, *, netlink: IPRoute | None = None, resolve_s: float = _RESOLVE_S
 ) -> Interface | None:
-    """The interface of a pod of this node; None if there is no route to it here or it has no interface of its own.
+    """The interface of a pod of this node; None if there is none (yet).
 
     A neighbour that is not known is asked for and waited for up to `resolve_s` seconds; whoever asks again later finds
-    what came meanwhile. Raises InterfaceError.
+    what came meanwhile. Raises InterfaceError, NoInterface.
     """
     try:
         with opened_netlink(netlink) as ipr:
@@ -62,7 +66,10 @@ def _find(ipr: IPRoute, address: IPv4Address | IPv6Address, resolve_s: float) ->
         mac = _neighbour_mac(ipr, device["index"], address, resolve_s)
         port = _port_of(ipr, device["index"], mac) if mac else None
         return _interface(port, mac) if port is not None and mac else None
-    return None
+    if device.get_attr("IFLA_IFNAME") == "lo":  # an address of the node itself
+        return None
+    name = device.get_attr("IFLA_IFNAME")
+    raise NoInterface(f"it is behind the {kind or 'plain'} device {name}, which is no veth or bridge port of its own")
 
 
 def _interface(link: Any, mac: bytes) -> Interface:

@@ -127,6 +127,9 @@ def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
     if (maglev := entry.get("maglev")) and maglev["tables"]:
         size = f"{maglev['tables']} tables of {maglev['entries']} entries, {maglev['bytes'] / 1024:.0f} KiB"
         console.print(f"  Maglev: {size} in the kernel", highlight=False)
+    if without := entry.get("no_interface"):
+        pods = ", ".join(pod["address"] for pod in without)
+        console.print(f"  no interface of their own, no policy: {pods}", highlight=False)
     if missing:
         console.print(f"  not yet: {', '.join(missing)}", highlight=False)
 

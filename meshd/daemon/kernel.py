@@ -9,7 +9,7 @@ from typing import Protocol
 
 from datapath.description import describe
 from datapath.entries import RANK, Entry, IPAddress, endpoint_entry
-from datapath.interface import Interface, InterfaceError
+from datapath.interface import Interface, InterfaceError, NoInterface
 from datapath.layout import MAPS as LAYOUTS
 from datapath.layout import AddrKey, Endpoint, Family, MapType
 from datapath.maps import MapError, MapFull
@@ -130,6 +130,10 @@ class PodTarget:
     ) -> None:
         self._maps, self._find, self._attach = MapTarget(maps), find, attach
         self._police = police
+        self.without: dict[bytes, str] = {}
+        """Pods (packed address) that have no interface of their own, with the reason: the stack serves them, no policy
+        does. Replaced, never changed: others read it from another thread.
+        """
         self._held = self._maps.dump("md_endpoint")
         self._ifaces = self._maps.dump("md_iface")
         self.writes = 0
@@ -139,11 +143,12 @@ class PodTarget:
         return {_packed(key): UNKNOWN for key in self._held}
 
     def lost(self, ifindexes: Set[int]) -> list[bytes]:
-        """The pods whose interface is none of these any more. From any thread."""
+        """The pods whose interface is none of these any more, and those that may have one now. From any thread."""
         held = self._held.copy()
-        return [
+        gone = [
             _packed(key) for key, value in held.items() if Endpoint.from_buffer_copy(value).ifindex not in ifindexes
         ]
+        return [*gone, *self.without]
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         for packed, value in items.items():
@@ -159,8 +164,13 @@ class PodTarget:
             interface = self._find(address)
         except InterfaceError as error:
             raise TargetError("md_endpoint", "find", str(error)) from error
+        except NoInterface as error:
+            self._forget(packed)
+            self.without = self.without | {packed: str(error)}
+            return
         if interface is None:
             raise TargetError("md_endpoint", "find", f"the pod {address} has no interface of its own (yet)")
+        self._have(packed)
         self._attach(interface)
         if policed:
             self._set_iface(interface.ifindex, identity)
@@ -183,12 +193,21 @@ class PodTarget:
 
     def delete(self, map: str, keys: Iterable[bytes]) -> None:
         for packed in keys:
-            key = _key(packed)
-            self._maps.delete("md_endpoint", [key])
-            gone = self._held.pop(key, None)
-            ifindex = Endpoint.from_buffer_copy(gone).ifindex if gone else 0
-            if not any(Endpoint.from_buffer_copy(value).ifindex == ifindex for value in self._held.values()):
-                self._set_iface(ifindex, None)
+            self._have(packed)
+            self._forget(packed)
+
+    def _have(self, packed: bytes) -> None:
+        """The pod is none that has no interface."""
+        if packed in self.without:
+            self.without = {pod: reason for pod, reason in self.without.items() if pod != packed}
+
+    def _forget(self, packed: bytes) -> None:
+        key = _key(packed)
+        self._maps.delete("md_endpoint", [key])
+        gone = self._held.pop(key, None)
+        ifindex = Endpoint.from_buffer_copy(gone).ifindex if gone else 0
+        if not any(Endpoint.from_buffer_copy(value).ifindex == ifindex for value in self._held.values()):
+            self._set_iface(ifindex, None)
 
     def _iface_of(self, ifindex: int) -> bytes | None:
         return self._ifaces.get(ifindex.to_bytes(4, sys.byteorder))

@@ -58,9 +58,10 @@ class PolicyView:
 
     def _unenforced(self) -> list[str]:
         local, policed = self._daemon.mesh.addresses.local_pods, self._policing.policed
-        failing = {key: failure for (_, key), failure in self._daemon.pods.retries.failures.items()}
+        failing = {key: failure.reason for (_, key), failure in self._daemon.pods.retries.failures.items()}
+        failing |= self._daemon.pods_without_interface()
         found = {
-            self._parties.name(address) or address: failing[packed].reason
+            self._parties.name(address) or address: failing[packed]
             for address, identity in sorted(local.items())
             if identity in policed and (packed := ip_address(address).packed) in failing
         }
@@ -103,6 +104,7 @@ class PolicyView:
             if (key := identity.to_bytes(4, sys.byteorder)) in held
             and held[key] == wanted.get(key)
             and (packed := ip_address(address).packed) in pods.realised[PODS]
+            and packed not in daemon.pods_without_interface()
             and pods.realised[PODS][packed] == pods.desired[PODS].get(packed)
         }
 

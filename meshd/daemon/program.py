@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -225,6 +225,10 @@ class Daemon:
         registry.register(Metrics(self))
         registry.register(self.propagation)
         return serve_health(self.config.health, partial(readiness, self), registry)
+
+    def pods_without_interface(self) -> Mapping[bytes, str]:
+        """Packed addresses, each with the reason."""
+        return self._pod_target.without
 
     def remotes(self) -> Sequence[Remote]:
         """The remote clusters, without our own."""

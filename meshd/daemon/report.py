@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from meshd.daemon.explanation import explain_service, list_services, service_findings
@@ -82,12 +84,22 @@ class Report:
             "services": len(daemon.mesh.services),
             "maglev": daemon.mesh.services.tables(),
             "addresses": len(daemon.mesh.addresses),
+            "no_interface": self._without_interface(),
             "retained_backends": daemon.mesh.services.retained,
             "conflicts": [
                 {"address": address, "claimed_by": claimants}
                 for address, claimants in list(daemon.mesh.addresses.conflicts())[:FAILING_SHOWN]
             ],
         }
+
+    def _without_interface(self) -> list[Json]:
+        """Pods that the stack serves: their packets are tunnelled by it, and no policy holds for them."""
+        without = islice(self._daemon.pods_without_interface().items(), FAILING_SHOWN)
+        wanted = self._daemon.pods.delta.desired[PODS]
+        return [
+            {"address": str(ip_address(pod)), "reason": reason, "policy_selects": wanted.get(pod, b"")[4:] == b"\1"}
+            for pod, reason in without
+        ]
 
     def _findings(self, clusters: list[Json], targets: list[Json], problems: Mapping[str, str]) -> list[str]:
         found = [f"clustermesh file {name or 'folder'}: {reason}" for name, reason in problems.items()]

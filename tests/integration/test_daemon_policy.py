@@ -9,6 +9,7 @@ from rich.console import Console
 
 from datapath.layout import DropReason
 from datapath.policylayout import Event
+from meshd.daemon.mesh import PODS
 from meshd.daemon.policyview import PolicyView
 from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
@@ -62,7 +63,15 @@ async def test_a_pod_without_an_interface_of_its_own_is_shown_as_not_enforced(sc
         with console.capture() as shown:
             console.print(policies_table([row]))
         assert "(10.0.0.9) not enforced" in shown.get()
+        scene.interfaces.shared[ip_address("10.0.0.9")] = "it is behind the macvlan device mv0"
+        await until(lambda: daemon.pods_without_interface())
+        (finding,) = PolicyView(daemon).findings()
+        assert finding == "policy is not enforced for 10.0.0.9: it is behind the macvlan device mv0"
+        assert [pod.split()[-1] for pod in PolicyView(daemon).policies()[0]["in_force"]] == ["(10.0.0.1)"]
+        del scene.interfaces.shared[ip_address("10.0.0.9")]
         scene.interfaces.add(ip_address("10.0.0.9"), 9)
+        daemon.pods.delta.doubt(PODS, [ip_address("10.0.0.9").packed])
+        daemon.loop.wake()
         await until(lambda: not PolicyView(daemon).findings())
         assert scene.interfaces.policed == {7, 9}
 

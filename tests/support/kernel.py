@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from datapath.interface import Interface
+from datapath.interface import Interface, NoInterface
 from datapath.layout import MAPS, MapType
 from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
 from datapath.maps import MapError, MapFull
@@ -59,6 +59,8 @@ class FakeInterfaces:
 
     def __init__(self) -> None:
         self.known: dict[IPv4Address | IPv6Address, Interface] = {}
+        self.shared: dict[IPv4Address | IPv6Address, str] = {}
+        """Pods without an interface of their own, with the reason."""
         self.attached: list[int] = []
         self.policed: set[int] = set()
 
@@ -67,6 +69,8 @@ class FakeInterfaces:
         self.known[address] = Interface(ifindex, f"veth{ifindex}", mac, bytes([2, 0, 0, 0, 1, ifindex]))
 
     def find(self, address: IPv4Address | IPv6Address) -> Interface | None:
+        if reason := self.shared.get(address):
+            raise NoInterface(reason)
         return self.known.get(address)
 
     def attach(self, interface: Interface) -> None:

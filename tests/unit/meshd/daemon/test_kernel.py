@@ -97,6 +97,25 @@ def test_a_pod_is_lost_with_its_interface(interfaces: FakeInterfaces) -> None:
     assert target.lost({8}) == [POD.packed]
 
 
+def test_a_pod_without_an_interface_of_its_own_is_the_stacks_until_it_has_one(interfaces: FakeInterfaces) -> None:
+    maps = FakeMaps()
+    target = pods(maps, interfaces)
+    target.upsert(PODS, {POD.packed: IDENTITY})
+    interfaces.shared[POD] = "it is behind the macvlan device mv0"
+    target.upsert(PODS, {POD.packed: IDENTITY})
+    assert not maps.content["md_endpoint"]
+    assert target.without == {POD.packed: "it is behind the macvlan device mv0"}
+    assert target.lost({7}) == [POD.packed], "looked at again when interfaces come"
+    del interfaces.shared[POD]
+    target.upsert(PODS, {POD.packed: IDENTITY})
+    assert len(maps.content["md_endpoint"]) == 1
+    assert target.without == {}
+    interfaces.shared[POD] = "again"
+    target.upsert(PODS, {POD.packed: IDENTITY})
+    target.delete(PODS, [POD.packed])
+    assert target.without == {}
+
+
 @pytest.mark.parametrize("address", ["10.0.0.1", "fd00::1"])
 def test_a_pod_that_is_gone_leaves_no_entry(address: str) -> None:
     maps, interfaces = FakeMaps(), FakeInterfaces()
