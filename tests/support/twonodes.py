@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from pathlib import Path
 
 from datapath import entries
@@ -47,7 +47,7 @@ class Pod:
 class Node:
     name: str
     namespace: Namespace
-    underlay: IPv4Address
+    underlay: IPv4Address | IPv6Address
     settings: LoadSettings
     loaded: Loaded
     maps: Maps
@@ -94,15 +94,15 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(folder: Path) -> Iterator[TwoNodes]:
-    """The picture above, each node knowing the other's pods."""
+def two_nodes(folder: Path, *, underlay: tuple[str, str] = ("172.31.0.1/24", "172.31.0.2/24")) -> Iterator[TwoNodes]:
+    """The picture above, each node knowing the other's pods; with other addresses of the nodes if these are given."""
     with machine() as made:
         switch = made.namespace("switch")
         switch.ip("link", "add", "br0", "type", "bridge")
         switch.ip("link", "set", "br0", "up")
         bpffs = made.bpffs(folder / "bpf")
-        a = _node(made, switch, "a", "172.31.0.1", bpffs)
-        b = _node(made, switch, "b", "172.31.0.2", bpffs)
+        a = _node(made, switch, "a", underlay[0], bpffs)
+        b = _node(made, switch, "b", underlay[1], bpffs)
         add_pod(made, a, "p1", "10.1.0.1", "fd00:1::1", 0x010101)
         add_pod(made, a, "p2", "10.1.0.2", "fd00:1::2", 0x010102)
         add_pod(made, b, "p1", "10.2.0.1", "fd00:2::1", 0x020201)
@@ -139,7 +139,7 @@ def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path
     namespace = made.namespace(name)
     link(switch, f"to-{name}", namespace, "eth0")
     switch.ip("link", "set", f"to-{name}", "master", "br0")
-    namespace.ip("addr", "add", f"{address}/24", "dev", "eth0")
+    namespace.ip("addr", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
     namespace.sysctl("ipv4/ip_forward", "1")
     namespace.sysctl("ipv6/conf/all/forwarding", "1")
     namespace.run("nft", "add table ip cni; add chain ip cni post { type nat hook postrouting priority 100; }")
@@ -151,7 +151,7 @@ def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path
     made.stack.callback(maps.close)
     tunnel = namespace.call(lambda: ensure_vxlan(alias=f"meshd:{instance}", port=TUNNEL_PORT))
     namespace.call(lambda: attach_tunnel(tunnel.ifindex, loaded.programs))
-    node = Node(name, namespace, IPv4Address(address), settings, loaded, maps, tunnel)
+    node = Node(name, namespace, ip_interface(address).ip, settings, loaded, maps, tunnel)
     cookie = namespace.call(netns_cookie)
     node.write(entries.config_entry(tunnel_ifindex=tunnel.ifindex, underlay_mtu=1500, node_netns=cookie))
     return node
@@ -195,7 +195,7 @@ def add_service(node: Node, frontend: str, port: int, protocol: int, *backends: 
     return made
 
 
-def cidr(node: Node, prefix: str, tunnel: IPv4Address | None, identity: int = 0) -> Entry:
+def cidr(node: Node, prefix: str, tunnel: IPv4Address | IPv6Address | None, identity: int = 0) -> Entry:
     """A remote CIDR, written."""
     entry = entries.cidr_entry(ip_network(prefix), identity=identity, tunnel=tunnel, remote=True)
     node.write(entry)
