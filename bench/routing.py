@@ -1,11 +1,11 @@
 """Ways between nodes, each beside what the plain kernel does, in one run:
 
-* tunnel: beside a kernel VXLAN device with static entries (bench/plain_vxlan.py);
-* direct: beside kernel routing (bench/plain_routing.py);
+* tunnel: beside a kernel VXLAN device with static entries (bench/plain.py);
+* direct: beside kernel routing (bench/plain.py);
 * bystanders: the same plain routing with the mesh's programs on pods and underlay, beside without.
 
 Throughput (1 and 8 streams), requests and answers, datagrams a second (bench/packet_rate.py); interleaved pairs, both
-ends on one CPU. Then the plan alone (bench/routing_plan.py). `--quick` takes one pair of the short measures.
+ends on one CPU. `--quick` takes one pair of the short measures. How soon nodes are reached: bench/convergence.py.
 """
 
 import json
@@ -22,10 +22,8 @@ from functools import partial
 import yaml
 
 from bench.packet_rate import packet_rate
-from bench.plain_routing import PlainRouting
-from bench.plain_vxlan import PlainVxlan
+from bench.plain import Plain
 from bench.report import Aim, report, spread
-from bench.routing_plan import SIZES, measure_plan
 from bench.tunnel import IPERF_PORT, Way, mesh_way, plain_way, request_response, run, started
 from datapath import entries
 from datapath.attach import attach_endpoint, attach_network, detach
@@ -127,7 +125,7 @@ def _kinds(bed: Testbed, cluster: str, node: str) -> set[str]:
 class Programs:
     """The mesh's programs on a plain node: nothing of what passes is the mesh's."""
 
-    def __init__(self, plain: PlainRouting, stack: ExitStack) -> None:
+    def __init__(self, plain: Plain, stack: ExitStack) -> None:
         ensure_bpffs(BPFFS)
         self._plain = plain
         self._folder = cgroup.find_root() / plain.tag
@@ -156,7 +154,7 @@ class Programs:
             detach(ifindex, self._loaded[side].programs.instance)
 
 
-def routed_way(plain: PlainRouting, name: str) -> Way:
+def routed_way(plain: Plain, name: str) -> Way:
     return Way(
         name,
         lambda *argv: started(plain.client(*argv)),
@@ -167,7 +165,8 @@ def routed_way(plain: PlainRouting, name: str) -> Way:
 
 def main() -> None:
     pairs = 1 if "--quick" in sys.argv else 5
-    rows, aims = measure_plan(SIZES[:1] if pairs == 1 else SIZES)
+    rows: list[dict[str, object]] = []
+    aims: list[Aim] = []
     bed = Testbed(f"rt{secrets.token_hex(2)}")
     with ExitStack() as stack:
         stack.callback(bed.down)
@@ -175,7 +174,7 @@ def main() -> None:
         for cluster in bed.clusters:
             for node in cluster.nodes:
                 netns.nft("flush ruleset\n", namespace=bed.layout.node(cluster.name, node.name))
-        vxlan, routing = stack.enter_context(PlainVxlan()), stack.enter_context(PlainRouting())
+        vxlan, routing = stack.enter_context(Plain("vxlan")), stack.enter_context(Plain("routing"))
         print("the peers are set up with:", file=sys.stderr)
         print(*(" ".join(c) for c in (*vxlan.commands, *routing.commands)), sep="\n  ", file=sys.stderr)
         programs = Programs(routing, stack)

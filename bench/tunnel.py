@@ -1,4 +1,4 @@
-"""Pod to pod through the mesh's tunnel, beside a kernel VXLAN device with static entries (bench/plain_vxlan.py).
+"""Pod to pod through the mesh's tunnel, beside a kernel VXLAN device with static entries (bench/plain.py).
 
 Ours: pods of 1500 bytes on an underlay of 1500, MSS clamped by the datapath; a testbed with everything running but the
 NAT rules of its kindnet and kube-proxy, which the peer does not have either. Theirs: device and pods at the 1450 bytes
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.plain_vxlan import PlainVxlan
+from bench.plain import Plain
 from bench.report import Aim, report, spread
 from meshd.testbed import netns
 from meshd.testbed.objects import Object
@@ -46,7 +46,7 @@ def started(argv: list[str], enter: Callable[[], None] | None = None) -> "subpro
     return subprocess.Popen([*CPU, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=enter)
 
 
-def plain_way(plain: PlainVxlan) -> Way:
+def plain_way(plain: Plain) -> Way:
     return Way(
         "kernel VXLAN, static fdb",
         lambda *argv: started(plain.client(*argv)),
@@ -142,7 +142,7 @@ def main() -> None:
         for cluster in bed.clusters:
             for node in cluster.nodes:
                 netns.nft("flush ruleset\n", namespace=bed.layout.node(cluster.name, node.name))
-        with PlainVxlan() as plain:
+        with Plain("vxlan") as plain:
             print("the peer is set up with:", *(" ".join(c) for c in plain.commands), sep="\n  ", file=sys.stderr)
             rows, aims = measure(mesh_way(bed), plain_way(plain))
     finally:

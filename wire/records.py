@@ -7,6 +7,7 @@ are numbers, masks are base64 of the raw bytes.
 
 import base64
 import binascii
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ from msgspec import UNSET, Struct, UnsetType, field
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 T = TypeVar("T")
+PARSED_MAX = 4096
+"""A record is parsed several times in a row by those that plan with it."""
+_address = lru_cache(PARSED_MAX)(ip_address)
 
 
 def value_or(value: T | UnsetType | None, default: T) -> T:
@@ -58,18 +62,23 @@ class CIDR(Struct, frozen=True):
 
     def network(self) -> IPNetwork:
         """The prefix. Raises ValueError if address or mask is none."""
-        address = ip_address(self.ip)
-        try:
-            mask = base64.b64decode(self.mask or "", validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"mask {self.mask!r} is not base64") from error
-        if len(mask) * 8 != address.max_prefixlen:
-            raise ValueError(f"mask {self.mask!r} does not fit {self.ip}")
-        bits = int.from_bytes(mask, "big")
-        length = bits.bit_count()
-        if bits != ((1 << length) - 1) << (address.max_prefixlen - length):
-            raise ValueError(f"mask {self.mask!r} has holes")
-        return ip_network((address, length), strict=False)
+        return _network(self.ip, self.mask or "")
+
+
+@lru_cache(PARSED_MAX)
+def _network(ip: str, mask_text: str) -> IPNetwork:
+    address = ip_address(ip)
+    try:
+        mask = base64.b64decode(mask_text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"mask {mask_text!r} is not base64") from error
+    if len(mask) * 8 != address.max_prefixlen:
+        raise ValueError(f"mask {mask_text!r} does not fit {ip}")
+    bits = int.from_bytes(mask, "big")
+    length = bits.bit_count()
+    if bits != ((1 << length) - 1) << (address.max_prefixlen - length):
+        raise ValueError(f"mask {mask_text!r} has holes")
+    return ip_network((address, length), strict=False)
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -107,7 +116,7 @@ class Node(Struct, frozen=True, kw_only=True):
             if entry.type == "CiliumInternalIP":
                 continue
             try:
-                address = ip_address(entry.ip)
+                address = _address(entry.ip)
             except ValueError:
                 continue
             rank = {"InternalIP": 0, "ExternalIP": 1}.get(entry.type, 2)
