@@ -68,7 +68,7 @@ class DropReason(IntEnum):
     NO_TUNNEL_KEY = 4
     SOURCE_LOCAL = 5
     IDENTITY_MISMATCH = 6
-    SOURCE_UNVERIFIED = 7
+    UNVERIFIED = 7
     NO_ENDPOINT = 8
     NO_BACKEND = 9
     TOO_BIG = 10
@@ -81,6 +81,7 @@ class DropReason(IntEnum):
     UNKNOWN_NODE = 17
     WRONG_CLUSTER = 18
     POLICY_SHUT = 19
+    SOURCE_UNVERIFIED = 20
 
     @property
     def label(self) -> str:
@@ -88,7 +89,7 @@ class DropReason(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-NOT_DROPS = frozenset({DropReason.SOURCE_UNVERIFIED, DropReason.POLICY_AUDITED, DropReason.EVENT_SUPPRESSED})
+NOT_DROPS = frozenset({DropReason.UNVERIFIED, DropReason.POLICY_AUDITED, DropReason.EVENT_SUPPRESSED})
 
 
 class AddrKey(ctypes.Structure):

@@ -11,7 +11,7 @@ enum drop_reason {
 	DROP_NO_TUNNEL_KEY = 4,     /* came by the tunnel device without tunnel metadata */
 	DROP_SOURCE_LOCAL = 5,      /* came by the tunnel with a source address of this cluster */
 	DROP_IDENTITY_MISMATCH = 6, /* the VNI is not the identity that the source address has */
-	SOURCE_UNVERIFIED = 7,      /* no ipcache entry for the source yet: counted, but delivered */
+	UNVERIFIED = 7,             /* no ipcache entry for the source yet: counted, and passed on to policy if there is one */
 	DROP_NO_ENDPOINT = 8,       /* came by the tunnel for an address that is no endpoint here */
 	DROP_NO_BACKEND = 9,        /* the frontend has no backend: the connection was refused */
 	DROP_TOO_BIG = 10,          /* larger than the tunnel carries; the sender was told so by ICMP */
@@ -24,6 +24,7 @@ enum drop_reason {
 	DROP_UNKNOWN_NODE = 17,     /* came by the tunnel from an address that is no node's */
 	DROP_WRONG_CLUSTER = 18,    /* came by the tunnel from a node of another cluster than the source's */
 	DROP_POLICY_SHUT = 19,      /* a map is full: what the policy denies there cannot be told, so nothing passes */
+	DROP_SOURCE_UNVERIFIED = 20, /* no ipcache entry for the source yet, and a policy selects the destination */
 	DROP_REASONS,
 };
 

@@ -174,7 +174,7 @@ static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *
 	if (peer && !(peer->flags & PEER_REMOTE))
 		return DROP_SOURCE_LOCAL;
 	if (!exact)
-		count(SOURCE_UNVERIFIED, skb->len);
+		count(UNVERIFIED, skb->len);
 	else if (identity && peer->identity != identity) /* 0: the sender knew none */
 		return DROP_IDENTITY_MISMATCH;
 	return check_origin(outer, peer);

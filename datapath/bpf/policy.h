@@ -22,6 +22,7 @@
 #define IDENTITY_WORLD 2
 #define IDENTITY_REMOTE_HOST 6
 #define IDENTITY_FIRST 256
+#define IDENTITY_UNVERIFIED 0xffffffff /* no identity has so many bits */
 #define POLICY_PREFIX_MAX 96
 
 /* Who the other side is, by its address alone: what a sender says of itself in the VNI is not asked. */
@@ -42,7 +43,7 @@ static __always_inline __u32 identity_of(struct addr_key *address)
 	outside = md_outside.lookup(&key);
 	/* A pod of another cluster of which nobody has heard: a prefix that a policy names does not speak for it. */
 	if (md_cidrs.lookup(&key) && !(outside && outside->identity < IDENTITY_FIRST))
-		return 0;
+		return IDENTITY_UNVERIFIED;
 	return outside ? outside->identity : IDENTITY_WORLD;
 }
 
@@ -73,7 +74,10 @@ static __always_inline __u32 judge(struct subject *subject, struct policed *pod,
 
 	if (subject->flags & shut)
 		return DROP_POLICY_SHUT;
-	verdict = look_up_verdict(pod, peer, protocol, port);
+	/* Rules that deny might be about it: that everybody is allowed does not help who has no name yet. */
+	if (peer == IDENTITY_UNVERIFIED && ingress && subject->flags & closed)
+		return DROP_SOURCE_UNVERIFIED;
+	verdict = look_up_verdict(pod, peer == IDENTITY_UNVERIFIED ? 0 : peer, protocol, port);
 	if (verdict == VERDICT_DENY)
 		return DROP_POLICY_DENIED;
 	return verdict == VERDICT_NONE && subject->flags & closed ? DROP_POLICY_CLOSED : DROP_NONE;
@@ -162,6 +166,8 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 		return TC_ACT_UNSPEC;
 	peer = identity_of(pod->direction == DIRECTION_INGRESS ? &p->source : &p->destination);
 	reason = judge(subject, pod, peer, p->protocol, l4.policy_port);
+	if (peer == IDENTITY_UNVERIFIED)
+		peer = 0;
 	if (reason && !(subject->flags & SUBJECT_AUDIT)) {
 		ct_end(p, &l4, pod->ifindex, outbound);
 		tell(skb, p, &l4, pod, peer, reason);

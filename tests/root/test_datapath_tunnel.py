@@ -198,7 +198,7 @@ def test_a_source_of_the_own_cluster_does_not_come_by_tunnel(mesh: TwoNodes) -> 
 def test_an_unknown_source_is_counted_and_delivered(mesh: TwoNodes) -> None:
     entry = entries.ipcache_entry(mesh.client.v4, identity=mesh.client.identity, tunnel=mesh.a.underlay, remote=True)
     fallback = cidr(mesh.b, "10.1.0.0/24", mesh.a.underlay)
-    before = drops(mesh.b, DropReason.SOURCE_UNVERIFIED)
+    before = drops(mesh.b, DropReason.UNVERIFIED)
     mesh.b.remove(entry)
     try:
         with listening(mesh.server, socket.AF_INET) as server:
@@ -208,7 +208,7 @@ def test_an_unknown_source_is_counted_and_delivered(mesh: TwoNodes) -> None:
     finally:
         mesh.b.write(entry)
         mesh.b.remove(fallback)
-    assert drops(mesh.b, DropReason.SOURCE_UNVERIFIED) > before
+    assert drops(mesh.b, DropReason.UNVERIFIED) > before
 
 
 def test_a_cidr_leads_to_its_node_and_an_unknown_pod_there_is_counted(mesh: TwoNodes) -> None:

@@ -205,3 +205,27 @@ def test_pods_without_policy_are_not_looked_at(made: Bench) -> None:
     at = interfaces(model)["pod"]
     assert made.run("policy_in", frame(OTHER, POD, "TCP", 1), at)
     assert not made.maps.dump("md_ct4")
+
+
+def test_a_source_that_no_cluster_has_announced_passes_only_where_no_ingress_policy_selects(made: Bench) -> None:
+    """Everybody may come in, and still it may not: a rule that denies might be about it."""
+    selector: dict[str, object] = {"endpointSelector": {"matchLabels": {"app": "pod"}}}
+    spec = selector | {"ingress": [{"fromEntities": ["all"]}]}
+    everybody: dict[str, object] = {
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": spec,
+    }
+    nobody_yet = "20.0.0.77"
+    model = three(everybody)
+    made.load(model)
+    at = interfaces(model)["pod"]
+    before = made.maps.drops()[DropReason.SOURCE_UNVERIFIED]
+    assert made.run("policy_in", frame(OTHER, POD, "TCP", 80), at)
+    assert not made.run("policy_in", frame(nobody_yet, POD, "TCP", 80), at)
+    assert made.maps.drops()[DropReason.SOURCE_UNVERIFIED] == before + 1
+    assert made.run("policy_out", frame(POD, nobody_yet, "TCP", 80, source_port=4711), at)
+    assert made.run("policy_in", frame(nobody_yet, POD, "TCP", 4711, source_port=80, flags=ACK), at), "it was asked"
+    model = three(everybody | {"spec": selector | {"egress": [{"toEntities": ["all"]}]}})
+    made.load(model)
+    assert made.run("policy_in", frame(nobody_yet, POD, "TCP", 80), interfaces(model)["pod"])
