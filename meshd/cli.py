@@ -16,7 +16,7 @@ COMMANDS = {
     "certs": "certs.command:certs",
     "daemon": "meshd.daemon.command:daemon",
     "events": "meshd.events:events",
-    "explain": "meshd.explain:explain",
+    "explain": "meshd.flow:explain",
     "identity": "meshd.listing:identity",
     "ipcache": "meshd.listing:ipcache",
     "monitor": "meshd.monitor:monitor",

@@ -64,7 +64,7 @@ def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, ou
         click.echo(json.dumps(answers, indent=2))
     else:
         for answer in answers:
-            for line in _ip_lines(answer):
+            for line in ip_lines(answer):
                 click.echo(line)
     for error in errors:
         click.echo(error, err=True)
@@ -74,7 +74,8 @@ def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, ou
     ctx.exit(EXIT_OF["ok" if believed else "degraded"])
 
 
-def _ip_lines(answer: Answer) -> Iterator[str]:
+def ip_lines(answer: Answer) -> Iterator[str]:
+    """Who says what of an address, and what the kernel has."""
     yield f"{answer['address']} on {answer.get('instance', 'any node')}"
     if answer["reason"]:
         yield f"  {answer['reason']}"

@@ -22,13 +22,33 @@ Plan = dict[str, Any]
 @click.argument("peers", nargs=-1)
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@click.option("--clustermesh", type=click.Path(path_type=Path), help="Before connecting: the folder of remotes.")
+@click.option("--local", type=click.Path(path_type=Path), help="With --clustermesh: the file that names our own proxy.")
+@click.option("--cluster", help="With --clustermesh: name of this cluster.")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
-def plan(ctx: click.Context, peers: tuple[str, ...], run_dir: Path, instance: str | None, output: str) -> None:
+def plan(
+    ctx: click.Context,
+    peers: tuple[str, ...],
+    run_dir: Path,
+    instance: str | None,
+    clustermesh: Path | None,
+    local: Path | None,
+    cluster: str | None,
+    output: str,
+) -> None:
     """Shows the way to each PodCIDR (of PEERS, or of all clusters) with its reason, and the conflicts.
 
-    Exit codes: 0 all are reached, 1 some are not or there are conflicts, 2 no daemon answers.
+    With --clustermesh it asks no daemon but every cluster of the folder: what would not work if they were connected.
+
+    Exit codes: 0 all are reached, 1 some are not or there are conflicts, 2 no daemon answers or no cluster does.
     """
+    if clustermesh is not None:
+        if local is None or cluster is None:
+            raise click.UsageError("--clustermesh needs --local and --cluster: who are we?")
+        from meshd.prospect import show_prospect  # gRPC, which the plan of a daemon does without
+
+        ctx.exit(show_prospect(clustermesh, local, cluster, peers, output))
     found = []
     for path in daemon_sockets(run_dir, instance):
         try:

@@ -74,6 +74,11 @@ class Nodes:
         node = self._nodes.get(f"{self._settings.cluster}/{self._settings.node}")
         return (node.annotations or {}).get(ANNOTATION, "") if node else ""
 
+    def claimant(self, address: IPAddress) -> str:
+        """`<cluster>/<node>` that is believed to have the address, "" if none says so."""
+        winner = self._claims.winner(address)
+        return winner[0] if winner else ""
+
     def conflicts(self) -> Iterable[tuple[IPAddress, list[str]]]:
         """Node addresses that several nodes claim, with these nodes, the believed one first."""
         return self._claims.conflicts()

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from meshd.daemon.explanation import explain_service, list_services, service_findings
+from meshd.daemon.flowview import FlowView
 from meshd.daemon.inspection import Inspection
 from meshd.daemon.kernel import describe_entry
 from meshd.daemon.link import LinkState
@@ -48,6 +49,7 @@ class Report:
             **VerdictView(self._daemon).routes(),
             "/v1/status": self.status,
             "/v1/plan": self._routing.plan,
+            "/v1/flow/{source}/{destination}/{protocol}/{port}": FlowView(self._daemon).flow,
             "/v1/desired": self.desired,
             "/v1/realised": self.realised,
             "/v1/services": lambda: list_services(self._daemon),

@@ -189,6 +189,18 @@ def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:
     assert asked(bed, "cluster1", "node1")["routing"]["routes"] == {"local": 1, "same-cluster": 1, "tunnel": 2}
 
 
+def test_a_flow_is_explained_from_its_node(bed: Testbed) -> None:
+    argv = [sys.executable, "-m", "meshd", "explain", "flow", "cluster1/default/frontend-1", f"{REMOTE_POD}:8080"]
+    result = subprocess.run([*argv, "--run-dir", str(bed.layout.run)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"from {bed.layout.instance('cluster1', 'node2')}"
+    assert "way: tunnel dev md_vxlan via 172.18.2.11: cluster2/node1 by vxlan:8473 on md_vxlan: mode tunnel" in lines
+    assert [line for line in lines if line.startswith("source default/frontend-1 (10.0.1.1, cluster1")]
+    assert [line for line in lines if "cluster2 (fresh): PodCIDR 20.0.0.0/24 of node node1: BELIEVED" in line]
+    assert len([line for line in lines if line.startswith("policy, ")]) == 2
+
+
 def snapshot(bed: Testbed, cluster: str, node: str) -> dict[str, str]:
     """What stands on a node, without counters and what changes by itself."""
     namespace = bed.layout.node(cluster, node)

@@ -1,0 +1,64 @@
+"""What is said of ways: of a flow by a daemon, and of clusters that nobody is connected to yet by asking them."""
+
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from meshd.daemon.flowview import FlowView
+from meshd.plan import plan
+from tests.support import records
+from tests.support.scene import Scene, until
+from tests.support.scene import scene as scene
+
+pytestmark = pytest.mark.etcd
+
+
+async def test_the_way_of_a_flow_is_the_programs_own(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        view = FlowView(daemon)
+
+        def way(source: str, destination: str, port: str = "8080") -> tuple[str, str]:
+            answer = view.flow(source, destination, "TCP", port)
+            return answer["way"]["kind"], answer["way"]["reason"]
+
+        assert way("10.0.0.1", "20.0.0.1") == ("tunnel", "cluster2/n1 by vxlan:8472 on md_vxlan8472: mode tunnel")
+        assert way("10.0.0.1", "20.0.0.77")[0] == "tunnel", "by its PodCIDR"
+        assert way("20.0.0.1", "10.0.0.1") == ("local", "a pod of this node")
+        assert way("10.0.0.1", "10.0.0.2")[0] == "cni"
+        assert way("10.0.0.1", "198.51.100.1")[0] == "cni"
+        assert way("10.0.0.1", "30.1.1.1", "80") == ("service", "a backend of default/rebel-base is chosen")
+        answer = view.flow("10.0.0.1", "20.0.0.1", "TCP", "80")
+        assert answer["source_is_here"]
+        assert answer["way"]["via"] == "172.18.2.11"
+        assert [claim["believed"] for claim in answer["destination"]["claims"]] == [True, True]
+        assert "no pod a/b is known" in view.flow("a/b", "20.0.0.1", "TCP", "80")["error"]
+
+
+async def test_before_connecting_the_folder_is_enough(scene: Scene) -> None:
+    words = [f"--clustermesh={scene.mesh_folder}", f"--local={scene.folder / 'local.yaml'}", "--cluster=cluster1"]
+
+    async def ask() -> tuple[int, dict[str, list[dict[str, object]]]]:
+        result = await asyncio.to_thread(CliRunner().invoke, plan, [*words, "-o", "json"])
+        return result.exit_code, json.loads(result.stdout)
+
+    async with scene.daemon() as daemon:  # by then both proxies are there
+        await until(lambda: not daemon.readiness.missing)
+    code, shown = await ask()
+    assert (code, shown["findings"]) == (0, [])
+    assert [(c["cluster"], c["id"], c["nodes"], c["tunnels"]) for c in shown["clusters"]] == [
+        ("cluster1", 1, 1, ["vxlan:8472"]),
+        ("cluster2", 2, 1, ["vxlan:8472"]),
+    ]
+    scene.two.etcd.put_all(records.node("cluster2", 2, "n2", "172.18.1.11", "10.0.0.0/24"))
+    code, shown = await ask()
+    assert code == 1
+    assert len(shown["findings"]) == 2, shown
+    table = await asyncio.to_thread(CliRunner().invoke, plan, words)
+    assert "PodCIDR 10.0.0.0/24 of cluster2/n2 overlaps 10.0.0.0/24 of cluster1/n1" in table.stdout
+    scene.two.stop()
+    code, shown = await ask()
+    assert code == 1
+    assert str(shown["findings"][0]).startswith("cluster2: ipv4:127.0.0.1:")
