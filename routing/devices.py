@@ -12,7 +12,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from routing.tunnel import DEFAULT, Encapsulation, Tunnel
+from routing.tunnel import DEFAULT, IPV6_LEAST, Encapsulation, Tunnel
 
 DEFAULT_PORT = DEFAULT.port
 NAMES = ("md_vxlan", "md_geneve")
@@ -39,7 +39,7 @@ class Device:
 
 def ensure_tunnel(tunnel: Tunnel, *, alias: str, name: str, mtu: int = 0) -> Device:
     """A tunnel device in collect-metadata mode on the tunnel's port, up. `mtu` in bytes is that of the packets inside,
-    0 leaves the kernel's.
+    0 leaves the kernel's; a device of less than 1280 bytes would be none for IPv6.
 
     Raises DeviceError if the name is somebody else's, the port is another device's, or the kernel has no such devices.
     """
@@ -48,7 +48,8 @@ def ensure_tunnel(tunnel: Tunnel, *, alias: str, name: str, mtu: int = 0) -> Dev
         device = _adopt(ipr, found, alias, tunnel) if found is not None else None
         if device is None:
             device = _create(ipr, name, tunnel, alias)
-        _ensure_mtu(ipr, device, mtu)
+        _ensure_mtu(ipr, device, mtu and max(mtu, IPV6_LEAST))
+        _ensure_silent(ipr, device.ifindex)
         return device
 
 
@@ -127,9 +128,7 @@ def _create(ipr: IPRoute, name: str, tunnel: Tunnel, alias: str) -> Device:
     link = _find(ipr, name)
     index = int(link["index"])
     try:
-        # No link-local address: the device would announce itself into the tunnel for nobody.
-        addrgen = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDRGEN_NONE]]}
-        ipr.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", addrgen]]})
+        _silence(ipr, index)
         ipr.link("set", index=index, ifalias=alias)
         # Nobody answers to neighbour discovery: the programs at both ends know where packets go.
         ipr.link("set", index=index, flags=_NOARP, change=_NOARP)
@@ -138,6 +137,21 @@ def _create(ipr: IPRoute, name: str, tunnel: Tunnel, alias: str) -> Device:
         ipr.link("del", index=index)
         raise
     return Device(index, name, created=True)
+
+
+def _silence(ipr: IPRoute, index: int) -> None:
+    """No link-local address: the device would announce itself into the tunnel for nobody."""
+    addrgen = {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", _ADDRGEN_NONE]]}
+    ipr.link("set", index=index, IFLA_AF_SPEC={"attrs": [["AF_INET6", addrgen]]})
+
+
+def _ensure_silent(ipr: IPRoute, index: int) -> None:
+    """Below 1280 bytes a device has no IPv6; when it grows again, the kernel has forgotten what was set."""
+    (link,) = ipr.get_links(index)
+    families = link.get_attr("IFLA_AF_SPEC")
+    six = families.get_attr("AF_INET6") if families else None
+    if six is not None and six.get_attr("IFLA_INET6_ADDR_GEN_MODE") != _ADDRGEN_NONE:
+        _silence(ipr, index)
 
 
 def _attributes(tunnel: Tunnel) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 from routing.plan import Route, RouteKind
+from routing.tunnel import IPV6_LEAST, OVERHEAD
 from wire.records import IPAddress, IPNetwork
 
 _TEXT = re.compile(r"dev (\d+)(?: via (\S+))?(?: src (\S+))?(?: mtu (\d+))?")
@@ -53,7 +54,15 @@ def host_route(route: Route, *, source: IPAddress | None) -> HostRoute | None:
     what nothing carries, and what a routing daemon has put into the kernel already.
     """
     if route.kind is RouteKind.TUNNEL and route.end is not None:
-        return HostRoute(route.prefix, route.end.ifindex, source=source)
+        return HostRoute(route.prefix, route.end.ifindex, source=source, mtu=_tunnel_mtu(route))
     if route.kind is RouteKind.DIRECT and route.hop is not None and not route.learned:
         return HostRoute(route.prefix, route.hop.ifindex, gateway=route.next_hop, source=source)
     return None
+
+
+def _tunnel_mtu(route: Route) -> int:
+    """The device's, unless that had to be more than fits, which is for IPv6's sake."""
+    if route.end is None or route.endpoint is None or route.prefix.version == 6:
+        return 0
+    fits = route.end.mtu - OVERHEAD[route.endpoint.version]
+    return fits if 0 < fits < IPV6_LEAST else 0

@@ -41,6 +41,10 @@ class Tunnel:
         return f"md_{self.encapsulation}"
 
 
+IPV6_LEAST = 1280
+"""A device of fewer bytes is none for IPv6."""
+OVERHEAD = {4: 50, 6: 70}
+"""Bytes of Ethernet, VXLAN or Geneve, UDP and IP around a packet, by the version of the outer IP."""
 DEFAULT = Tunnel(Encapsulation.VXLAN, 8473)
 CILIUM = Tunnel(Encapsulation.VXLAN, 8472)
 

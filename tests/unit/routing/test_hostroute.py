@@ -1,3 +1,4 @@
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -18,6 +19,15 @@ def test_the_nodes_own_packets_take_the_way_of_the_pods() -> None:
     assert str(host_route(route(RouteKind.TUNNEL, end=END), source=US)) == "20.0.0.0/24 dev 9 src 172.18.1.11"
     direct = host_route(route(RouteKind.DIRECT, hop=HOP, next_hop=THEM), source=US)
     assert str(direct) == "20.0.0.0/24 dev 2 via 172.18.2.11 src 172.18.1.11"
+
+
+@pytest.mark.parametrize(("underlay", "mtu"), [(1500, 0), (1330, 0), (1329, 1279), (1280, 1230)])
+def test_where_less_fits_than_a_device_may_have_the_route_says_it(underlay: int, mtu: int) -> None:
+    """IPv6 needs 1280 bytes of a device."""
+    end = replace(END, mtu=underlay)
+    made = host_route(route(RouteKind.TUNNEL, end=end), source=US)
+    assert made is not None
+    assert made.mtu == mtu
 
 
 @pytest.mark.parametrize("kind", [RouteKind.LOCAL, RouteKind.SAME_CLUSTER, RouteKind.UNREACHABLE])
