@@ -44,6 +44,24 @@ class HostRoutes:
                     found[decoded.prefix] = decoded
         return found
 
+    def standing(self) -> dict[IPNetwork, HostRoute]:
+        """Those that are found first: in the main table, or in ours where the main table has somebody else's for the
+        same prefix. Raises RouteError.
+        """
+        found: dict[IPNetwork, HostRoute] = {}
+        with IPRoute() as ipr:
+            for version, family in FAMILIES.items():
+                held = {
+                    _decode(route, version).prefix
+                    for route in ipr.get_routes(family=family, table=_MAIN)
+                    if route["proto"] != PROTOCOL
+                }
+                for route in _own_routes(ipr, family):
+                    decoded = _decode(route, version)
+                    if (decoded.prefix in held) is (_table(route) == TABLE):
+                        found[decoded.prefix] = decoded
+        return found
+
     def upsert(self, routes: Iterable[HostRoute]) -> None:
         """Raises RouteError at the first that the kernel refuses."""
         with IPRoute() as ipr:
@@ -52,6 +70,7 @@ class HostRoutes:
                     _replace(ipr, route)
                 except NetlinkError as error:
                     raise RouteError(f"route {route}: {error}; is its device up and its next hop on-link?") from error
+            _drop_idle_rules(ipr)
 
     def delete(self, prefixes: Iterable[IPNetwork]) -> None:
         """Absent is success. Raises RouteError."""
@@ -62,6 +81,7 @@ class HostRoutes:
                         _delete(ipr, prefix, table)
                 except NetlinkError as error:
                     raise RouteError(f"route to {prefix}: {error}") from error
+            _drop_idle_rules(ipr)
 
 
 def remove_routes() -> tuple[str, ...]:
@@ -149,6 +169,14 @@ def _ensure_rule(ipr: IPRoute, version: int) -> None:
     family = FAMILIES[version]
     if not _own_rules(ipr, family):
         ipr.rule("add", **_rule(family))
+
+
+def _drop_idle_rules(ipr: IPRoute) -> None:
+    """A rule that leads to none of our routes costs every packet of the node, for nothing."""
+    for family in FAMILIES.values():
+        if not any(r["proto"] == PROTOCOL for r in ipr.get_routes(family=family, table=TABLE)):
+            for _ in _own_rules(ipr, family):
+                ipr.rule("del", **_rule(family))
 
 
 def _attributes(route: HostRoute, table: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from datapath.maps import MapError, MapFull
 from datapath.policing import POLICY_RANK
 from datapath.policylayout import Iface
 from datapath.servicelayout import Svc, Svc4Key, Svc6Key
-from meshd.daemon.wantedroutes import EXPORTED, EXPORTS, prefix_of
+from meshd.daemon.wantedroutes import EXPORTED, EXPORTS, ROUTES, prefix_of
 from meshd.reconcile.delta import UNKNOWN
 from meshd.reconcile.target import Item, TargetError, TargetFull
 from routing.hostroute import HostRoute, parse_host_route
@@ -42,6 +42,7 @@ class KernelRoutes(Protocol):
     """What routing.routes.HostRoutes does."""
 
     def dump(self) -> dict[IPNetwork, HostRoute]: ...
+    def standing(self) -> dict[IPNetwork, HostRoute]: ...
     def upsert(self, routes: Iterable[HostRoute]) -> None: ...
     def delete(self, prefixes: Iterable[IPNetwork]) -> None: ...
 
@@ -281,6 +282,14 @@ class RouteTarget:
             return {str(prefix).encode(): route.way.encode() for prefix, route in self._routes.dump().items()}
         except RouteError as error:
             raise TargetError(map, "dump", str(error)) from error
+
+    def standing(self) -> dict[str, dict[bytes, bytes]]:
+        """By map what is as it was written, and found first by what is routed."""
+        try:
+            routes = {str(prefix).encode(): route.way.encode() for prefix, route in self._routes.standing().items()}
+        except RouteError as error:
+            raise TargetError(ROUTES, "dump", str(error)) from error
+        return {ROUTES: routes, EXPORTS: self.dump(EXPORTS)}
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         try:

@@ -1,32 +1,53 @@
-"""What the kernel tells of devices and routes (rtnetlink(7)), as far as it says that routes of ours may be gone: the
-kernel drops those of a device that goes down, IPv4's without a word. Pure.
+"""What the kernel tells of devices and routes (rtnetlink(7)), as far as it says that routes of ours may be gone, or are
+in the wrong table. The kernel drops those of a device that goes down, IPv4's without a word. Pure.
 """
 
 import struct
-from collections.abc import Iterator, Set
+from collections.abc import Container, Iterator, Set
+from ipaddress import ip_network
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=8BI")
-_NEWLINK, _DELLINK, _DELROUTE = 16, 17, 25
+_ATTRIBUTE = struct.Struct("=HH")
+_NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE = 16, 17, 24, 25
+_RTA_DST = 1
 _ALIGN = 4
 
 
-def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int) -> bool:
-    """A device of these came, went or changed, or a route of the protocol went."""
-    return any(
-        (kind in (_NEWLINK, _DELLINK) and _LINK.unpack_from(datagram, at)[2] in devices)
-        or (kind == _DELROUTE and _ROUTE.unpack_from(datagram, at)[5] == protocol)
-        for kind, at in _messages(datagram)
-    )
+def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int, prefixes: Container[bytes]) -> bool:
+    """A device of these came, went or changed, a route of the protocol went, or somebody else's for one of the prefixes
+    (as text) came or went.
+    """
+    for kind, body in _messages(datagram):
+        if kind in (_NEWLINK, _DELLINK) and _LINK.unpack_from(body)[2] in devices:
+            return True
+        if kind in (_NEWROUTE, _DELROUTE):
+            ours = _ROUTE.unpack_from(body)[5] == protocol
+            if kind == _DELROUTE if ours else _prefix(body) in prefixes:
+                return True
+    return False
 
 
-def _messages(datagram: bytes) -> Iterator[tuple[int, int]]:
-    """Type of each message and where its body begins."""
+def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each message."""
     at = 0
     while at + _HEADER.size + _LINK.size <= len(datagram):
         length, kind, *_ = _HEADER.unpack_from(datagram, at)
-        yield kind, at + _HEADER.size
-        if length < _HEADER.size:
+        if length < _HEADER.size + _ROUTE.size:
             return
+        yield kind, datagram[at + _HEADER.size : at + length]
         at += -(-length // _ALIGN) * _ALIGN
+
+
+def _prefix(body: bytes) -> bytes:
+    """The destination as text; b"" for a default route."""
+    bits, at = _ROUTE.unpack_from(body)[1], _ROUTE.size
+    while at + _ATTRIBUTE.size <= len(body):
+        length, kind = _ATTRIBUTE.unpack_from(body, at)
+        if kind == _RTA_DST:
+            return str(ip_network((body[at + _ATTRIBUTE.size : at + length], bits), strict=False)).encode()
+        if length < _ATTRIBUTE.size:
+            break
+        at += -(-length // _ALIGN) * _ALIGN
+    return b""

@@ -10,7 +10,7 @@ from datapath.attach import AttachError, attach_network, attach_tunnel
 from datapath.entries import inner_mtu
 from datapath.pins import Programs
 from meshd.daemon.nodes import MAX_TUNNELS, Needs
-from routing.devices import DeviceError, ensure_tunnel
+from routing.devices import DeviceError, ensure_tunnel, remove_tunnels
 from routing.lookup import Lookup
 from routing.plan import End, Surroundings
 from routing.tunnel import Tunnel
@@ -24,11 +24,13 @@ class Surveyor(Protocol):
 
     def ask(self, needs: Needs) -> Surroundings: ...
 
+    def tidy(self, needs: Needs) -> tuple[str, ...]: ...
+
 
 @dataclass(slots=True)
 class Survey:
     """`own` is the tunnel that this node announces; its device is there from the start and serves those who announce
-    the same. Devices stay while the process lives: who needs them not now may need them again.
+    the same. Devices stay while the process lives: who needs them not now may need them again; the next one tidies up.
     """
 
     own: Tunnel
@@ -59,8 +61,16 @@ class Survey:
             self._attach(ifindex, device)
         return Surroundings(hops, ends, learned)
 
+    def tidy(self, needs: Needs) -> tuple[str, ...]:
+        """Tunnel devices of an earlier process that nobody needs now go: their names."""
+        keep = frozenset(self._name(tunnel) for tunnel in needs.tunnels | {self.own})
+        return remove_tunnels(alias=self.alias, keep=keep)
+
+    def _name(self, tunnel: Tunnel) -> str:
+        return tunnel.own_device if tunnel == self.own else tunnel.device
+
     def _end(self, tunnel: Tunnel, mtu: int) -> End | str:
-        name = tunnel.own_device if tunnel == self.own else tunnel.device
+        name = self._name(tunnel)
         try:
             device = ensure_tunnel(tunnel, alias=self.alias, name=name, mtu=inner_mtu(mtu, self.underlay_version))
             attach_tunnel(device.ifindex, self.programs)

@@ -16,7 +16,7 @@ from meshd.daemon.datapath import Datapath
 from meshd.daemon.mesh import Mesh
 from meshd.daemon.netevents import takes_routes
 from meshd.daemon.underlay import open_events
-from meshd.daemon.wantedroutes import BOTH
+from meshd.daemon.wantedroutes import ROUTES
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.target import TargetError
 from routing.plan import End, Surroundings
@@ -41,13 +41,14 @@ class Ways:
         *,
         host_routes: bool,
     ) -> None:
-        self._survey, self._mesh, self._routes = datapath.survey, mesh, routes
+        self._survey, self._mesh, self._routes, self._target = datapath.survey, mesh, routes, datapath.routes
         self._executor, self._wake, self._netns = executor, wake, datapath.netns
         self._asked: object = None
         self._problems: dict[str, str] = {}
         self._due = asyncio.Event()
         self._due.set()
         self._devices: frozenset[int] = frozenset()
+        self._tidied = False
         self._shaken = False
         """Routes of ours may be gone."""
         self._standing: dict[str, dict[bytes, bytes]] = {}
@@ -72,7 +73,7 @@ class Ways:
 
     def look(self) -> None:
         """The plan may need to know more, or the node's routes may stand now."""
-        if not self.settled:
+        if not self.settled or (self._mesh.restored and not self._tidied):
             self._due.set()
         if self._host_routes and not self._balanced and self._routes_stand():
             self._balanced = True
@@ -102,6 +103,9 @@ class Ways:
                 self._configure(surroundings)
                 if surroundings != self._mesh.nodes.surroundings:
                     self._mesh.surround(surroundings)
+                if self._mesh.restored and not self._tidied:
+                    self._tidied = True
+                    await loop.run_in_executor(self._executor, self._survey.tidy, needs)
                 if self._shaken:
                     self._shaken = False
                     self._standing = await loop.run_in_executor(self._executor, self._dump)
@@ -116,17 +120,21 @@ class Ways:
         try:
             while datagram := events.recv(EVENTS_BYTES):
                 self._due.set()
-                self._shaken |= takes_routes(datagram, devices=self._devices, protocol=PROTOCOL)
+                self._shaken |= self._is_shaking(datagram)
         except BlockingIOError:
             return
         except OSError:
             self._due.set()
             self._shaken = True
 
+    def _is_shaking(self, datagram: bytes) -> bool:
+        ours = self._routes.delta.desired[ROUTES]
+        return takes_routes(datagram, devices=self._devices, protocol=PROTOCOL, prefixes=ours)
+
     def _dump(self) -> dict[str, dict[bytes, bytes]]:
         """Our routes as they stand, as far as the kernel says."""
         try:
-            return {map: self._routes.target.dump(map) for map in sorted(BOTH)}
+            return self._target.standing()
         except TargetError as error:
             logger.warning("the kernel refuses", extra={"what": "routes", "reason": str(error)})
             return {}

@@ -153,6 +153,22 @@ def test_routes_that_went_with_their_device_or_by_hand_come_back(bed: Testbed, l
     assert not from_node(bed, REMOTE_POD, 8080, 2).failures
 
 
+def test_somebody_elses_route_for_a_remote_prefix_does_not_take_it_away(bed: Testbed) -> None:
+    """It comes while ours stands, and would be found before it in the main table."""
+    node = bed.layout.node("cluster1", "node1")
+
+    def way() -> str:
+        return netns.output(["ip", "route", "get", "20.0.0.1"], namespace=node)
+
+    assert "dev md_vxlan" in way()
+    netns.ip(["route add 20.0.0.0/24 via 172.18.0.1"], namespace=node)
+    try:
+        until(lambda: "dev md_vxlan" in way() and "table 109" in way(), way)
+    finally:
+        netns.ip(["route del 20.0.0.0/24 via 172.18.0.1"], namespace=node)
+    until(lambda: "dev md_vxlan" in way() and "table 109" not in way(), way)
+
+
 def test_a_narrow_place_on_the_way_is_found_and_shown(bed: Testbed) -> None:
     """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing."""
     paths = ("cluster1", "node1"), "cluster2"

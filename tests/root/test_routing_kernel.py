@@ -108,6 +108,9 @@ class _Inside:
     def dump(self) -> dict[IPNetwork, HostRoute]:
         return self._node.call(self._routes.dump)
 
+    def standing(self) -> dict[IPNetwork, HostRoute]:
+        return self._node.call(self._routes.standing)
+
     def upsert(self, routes: Iterable[HostRoute]) -> None:
         self._node.call(lambda: self._routes.upsert(list(routes)))
 
@@ -177,10 +180,12 @@ def test_a_route_moves_to_the_table_and_back_with_what_the_host_has(node: Namesp
     other = ["20.0.0.0/24", "via", "172.18.2.11"]
     for command, table in (("add", "109"), ("del", "254")):
         node.ip("route", command, *other)
+        assert node.call(routes.standing) == {} or (command == "add" and not node.call(routes.dump))
         for _ in range(2):
             node.call(lambda: routes.upsert([route]))
         shown = node.ip("-d", "route", "show", "table", table, "proto", "109")
         assert "20.0.0.0/24 dev md_vxlan" in shown
+        assert set(node.call(routes.standing)) == {route.prefix}
         assert node.ip("-d", "route", "show", "table", "all", "proto", "109").count("20.0.0.0/24") == 1
         assert "dev md_vxlan" in node.ip("route", "get", "20.0.0.1")
 

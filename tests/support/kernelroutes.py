@@ -18,6 +18,9 @@ class FakeRoutes:
     def dump(self) -> dict[IPNetwork, HostRoute]:
         return dict(self.content)
 
+    def standing(self) -> dict[IPNetwork, HostRoute]:
+        return self.dump()
+
     def upsert(self, routes: Iterable[HostRoute]) -> None:
         for route in routes:
             if self.fails(route.prefix):

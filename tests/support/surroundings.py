@@ -31,3 +31,6 @@ class FakeSurvey:
 
     def ask(self, needs: Needs) -> Surroundings:
         return answers(needs)
+
+    def tidy(self, needs: Needs) -> tuple[str, ...]:
+        return ()

@@ -1,12 +1,13 @@
 """Datagrams as the kernel makes them: header, body, padding, several in one."""
 
 import struct
+from ipaddress import ip_network
 
 import pytest
 
 from meshd.daemon.netevents import takes_routes
 
-OURS, DEVICES = 109, {3, 9}
+OURS, DEVICES, PREFIXES = 109, {3, 9}, {b"20.0.0.0/24", b"fd00:20::/64"}
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -17,8 +18,13 @@ def link(kind: int, ifindex: int) -> bytes:
     return message(kind, struct.pack("=BxHiII", 0, 1, ifindex, 0, 0) + b"attrs")
 
 
-def route(kind: int, protocol: int) -> bytes:
-    return message(kind, struct.pack("=8BI", 2, 24, 0, 0, 254, protocol, 0, 1, 0) + bytes(8))
+def route(kind: int, protocol: int, destination: str = "198.51.100.0/24") -> bytes:
+    prefix = ip_network(destination)
+    family = 2 if prefix.version == 4 else 10
+    body = struct.pack("=8BI", family, prefix.prefixlen, 0, 0, 254, protocol, 0, 1, 0)
+    packed = prefix.network_address.packed
+    oif, dst = struct.pack("=HHI", 8, 4, 3), struct.pack("=HH", 4 + len(packed), 1) + packed
+    return message(kind, body + oif + (dst if prefix.prefixlen else b""))
 
 
 @pytest.mark.parametrize(
@@ -32,9 +38,15 @@ def route(kind: int, protocol: int) -> bytes:
         (route(24, OURS), False),
         (link(16, 4) + route(24, OURS) + link(16, 3), True),
         (link(16, 4) + route(24, 12), False),
+        (route(24, 12, "20.0.0.0/24"), True),
+        (route(25, 12, "fd00:20::/64"), True),
+        (route(24, 12, "20.0.0.0/16"), False),
+        (route(24, OURS, "20.0.0.0/24"), False),
+        (route(24, 12, "0.0.0.0/0"), False),
+        (route(24, 12, "20.0.0.0/24")[:30], False),
         (b"", False),
         (b"\0" * 64, False),
     ],
 )
 def test_what_takes_routes(datagram: bytes, expected: bool) -> None:
-    assert takes_routes(datagram, devices=DEVICES, protocol=OURS) is expected
+    assert takes_routes(datagram, devices=DEVICES, protocol=OURS, prefixes=PREFIXES) is expected
