@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from datapath.probe import ETHER_TYPE, decode_reply, encode_request
 from meshd.daemon.pathmtu import PathMtu
+from routing.tunnel import ANNOTATION, BadTunnel, Tunnel, tunnel_of
 from wire.records import Node
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ TIMEOUT_S = 1.0
 WINDOW = 20
 SILENT = 3  # so many in a row without an answer: the node does not answer
 TICK_S = 0.1
-TUNNEL_ANNOTATION = "meshd.io/tunnel"
 UDP_BYTES = 8
 PATIENCE_S = 0.2  # at least, for a probe of a size
 
@@ -68,7 +68,7 @@ class Target:
     """One node: where its tunnel ends, what is under way, and the last results (round trip in seconds; None: lost)."""
 
     address: str
-    port: int
+    tunnel: Tunnel
     due: float
     sent: dict[int, float] = field(default_factory=dict)
     results: deque[float | None] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -119,14 +119,13 @@ class Prober:
 
     def __init__(
         self,
-        device: str,
         *,
         node: str,
         is_urgent: Callable[[str], bool],
         underlay: int = 4,
         mtu: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._device, self._node, self._is_urgent, self._mtu = device, node, is_urgent, mtu
+        self._node, self._is_urgent, self._mtu = node, is_urgent, mtu
         self._version, self._family = underlay, FAMILIES[underlay]
         self._cookie = secrets.randbits(64)
         self._numbers = count(1)
@@ -141,7 +140,7 @@ class Prober:
         after: dict[str, Target] = {}
         for name in chosen:
             known = before.get(name)
-            if known and (known.address, known.port) == reachable[name]:
+            if known and (known.address, known.tunnel) == reachable[name]:
                 after[name] = known
             else:
                 due = time.monotonic() + random.uniform(0, URGENT_S)  # noqa: S311 — spreads load, hides nothing
@@ -170,15 +169,15 @@ class Prober:
         return self._targets.get(cluster, {})
 
     async def run(self) -> NoReturn:
-        """Raises OSError if there is no tunnel device or no right to read from it."""
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        """Raises OSError if there is no right to read frames."""
+        # Of every device: an answer comes by that of the other node's port. The cookie tells ours from others'.
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(ETHER_TYPE))
         sender = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         whole = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         loop = asyncio.get_running_loop()
         with listener, sender, whole:
             for option in self._family.whole:
                 whole.setsockopt(*option)
-            listener.bind((self._device, ETHER_TYPE))
             loop.add_reader(listener, self._read, listener)
             try:
                 while True:
@@ -224,7 +223,8 @@ class Prober:
         self._under_way[sized.number] = target
         size = sized.size - self._family.header - UDP_BYTES
         try:
-            whole.sendto(encode_request(sized.number, self._cookie, size=size), (target.address, target.port))
+            request = encode_request(sized.number, self._cookie, kind=target.tunnel.encapsulation, size=size)
+            whole.sendto(request, (target.address, target.tunnel.port))
         except OSError as error:  # larger than the device's: it does not pass
             logger.debug("probe not sent", extra={"address": target.address, "reason": error.strerror})
 
@@ -233,7 +233,8 @@ class Prober:
         target.sent[number] = time.monotonic()
         self._under_way[number] = target
         try:
-            sender.sendto(encode_request(number, self._cookie), (target.address, target.port))
+            request = encode_request(number, self._cookie, kind=target.tunnel.encapsulation)
+            sender.sendto(request, (target.address, target.tunnel.port))
         except OSError as error:  # no route, or no room: it is lost like any other
             logger.debug("probe not sent", extra={"address": target.address, "reason": error.strerror})
 
@@ -257,10 +258,12 @@ class Prober:
         return blake2b(f"{self._node}/{name}".encode(), digest_size=8).digest()
 
 
-def _place(node: Node, version: int) -> tuple[str, int] | None:
+def _place(node: Node, version: int) -> tuple[str, Tunnel] | None:
     """Where its tunnel ends, if it is one of ours: others do not answer our probes."""
-    kind, _, port = (node.annotations or {}).get(TUNNEL_ANNOTATION, "").partition(":")
     address = node.node_ip(version)
-    if kind != "vxlan" or address is None or not port.isdigit() or not 0 < int(port) < 65536:
+    if address is None or ANNOTATION not in (node.annotations or {}):
         return None
-    return str(address), int(port)
+    try:
+        return str(address), tunnel_of(node)
+    except BadTunnel:
+        return None

@@ -152,7 +152,6 @@ class Daemon:
         self.prober: Prober | None = None
         if datapath.tunnel:
             self.prober = Prober(
-                datapath.tunnel,
                 node=config.node,
                 is_urgent=self._is_lost,
                 underlay=config.underlay,

@@ -7,8 +7,11 @@ from functools import partial
 import pytest
 
 from datapath import entries
+from datapath.attach import attach_tunnel
 from datapath.layout import DropReason
 from datapath.probe import ETHER_TYPE, decode_reply, encode_request
+from routing.devices import ensure_tunnel
+from routing.tunnel import Encapsulation, Tunnel
 from tests.support.capture import capturing, tunnelled
 from tests.support.twonodes import TUNNEL_PORT, TwoNodes, two_nodes
 
@@ -24,19 +27,34 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         yield made
 
 
-def ask(mesh: TwoNodes, number: int) -> int | None:
-    """Sends a probe from a to b; the number that came back."""
-    listener = mesh.a.namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+def ask(mesh: TwoNodes, number: int, port: int = TUNNEL_PORT) -> int | None:
+    """Sends a probe from a to b, as the daemon does; the number that came back."""
+    listener = mesh.a.namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER_TYPE))
     sender = mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with listener, sender:
-        listener.bind(("md_vxlan", ETHER_TYPE))
         listener.settimeout(5)
-        sender.sendto(encode_request(number, COOKIE), (str(mesh.b.underlay), TUNNEL_PORT))
+        sender.sendto(encode_request(number, COOKIE), (str(mesh.b.underlay), port))
         return decode_reply(listener.recv(2000), COOKIE)
 
 
 def test_a_probe_comes_back_from_the_other_nodes_program(mesh: TwoNodes) -> None:
     assert [ask(mesh, number) for number in (1, 2, 0xFFFFFFFF)] == [1, 2, 0xFFFFFFFF]
+
+
+def test_a_node_of_another_port_is_probed_by_its_port(mesh: TwoNodes) -> None:
+    other = Tunnel(Encapsulation.VXLAN, 4790)
+    for node in (mesh.a, mesh.b):
+        alias = f"meshd:{node.settings.instance}"
+        device = node.namespace.call(partial(ensure_tunnel, other, alias=alias, name=other.device))
+        node.namespace.call(partial(attach_tunnel, device.ifindex, node.loaded.programs))
+    assert ask(mesh, 7, other.port) == 7
+
+
+def test_what_a_geneve_device_would_get(mesh: TwoNodes) -> None:
+    """Header of RFC 8926; behind it the same frame. The answering program is the same for both kinds."""
+    vxlan, geneve = (encode_request(9, COOKIE, kind=kind) for kind in ("vxlan", "geneve"))
+    assert geneve[:8] == bytes.fromhex("0000 6558 000004 00")
+    assert geneve[8:] == vxlan[8:]
 
 
 def say(client: socket.socket, server: str) -> None:

@@ -1,6 +1,7 @@
 """Which nodes are probed, and what their answers mean; real probes are sent in tests/root and tests/chaos."""
 
 from meshd.daemon.prober import NO_EVIDENCE, NODES_MAX, Prober, Target
+from routing.tunnel import DEFAULT
 from wire.records import Node, NodeAddress
 
 
@@ -10,7 +11,7 @@ def node(name: str, *, address: str = "172.18.2.11", tunnel: str = "vxlan:8473")
 
 
 def prober(own: str = "n1") -> Prober:
-    return Prober("md_vxlan", node=own, is_urgent=lambda cluster: False)
+    return Prober(node=own, is_urgent=lambda cluster: False)
 
 
 def test_a_few_nodes_are_probed_and_other_ones_from_another_node() -> None:
@@ -26,7 +27,7 @@ def test_a_few_nodes_are_probed_and_other_ones_from_another_node() -> None:
 
 def test_nodes_that_do_not_announce_our_tunnel_are_not_probed() -> None:
     made = prober()
-    made.aim("c2", [node("cilium", tunnel=""), node("odd", tunnel="geneve:6081"), node("bad", tunnel="vxlan:x")])
+    made.aim("c2", [node("cilium", tunnel=""), node("odd", tunnel="gre:1"), node("bad", tunnel="vxlan:x")])
     assert made.evidence("c2") == NO_EVIDENCE
 
 
@@ -56,7 +57,7 @@ def test_three_lost_in_a_row_are_no_answer_and_one_that_answers_speaks_for_its_c
 
 
 def test_what_is_not_answered_in_time_is_lost() -> None:
-    target = Target("172.18.2.11", 8473, 0.0, {1: 10.0, 2: 10.9})
+    target = Target("172.18.2.11", DEFAULT, 0.0, {1: 10.0, 2: 10.9})
     target.expire(11.5)
     assert (list(target.results), list(target.sent)) == ([None], [2])
     assert target.is_doubtful()
