@@ -105,6 +105,24 @@ def test_a_restart_with_nothing_changed_writes_nothing(bed: Testbed, tmp_path: P
     bed.start_parts([part])
 
 
+def test_killed_at_any_point_of_its_start_the_next_one_adopts_what_is_there(bed: Testbed, tmp_path: Path) -> None:
+    until(lambda: reconciled(bed) and len(held(bed)["md_be4"]) == 4)
+    before = held(bed)
+    bed.kill_part(DAEMON)
+    part = bed.part(DAEMON)
+    for patience_s in (0.5, 1.5, 3.0):
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(part.argv, stdout=log, stderr=log, preexec_fn=part.place.enter, cwd="/")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+        process.kill()
+        process.wait()
+        assert held(bed) == before
+    bed.start_parts([part])
+    until(lambda: status(bed).get("state") == "ok")
+    assert held(bed) == before
+
+
 def test_pods_of_the_node_come_and_go(bed: Testbed) -> None:
     bed.add_pod("cluster1", "late", like="x-wing")
     until(lambda: len(held(bed)["md_endpoint"]) == 4 and len(held(bed)["md_ipcache"]) == 11)
