@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from meshd.daemon.flowview import FlowView
+from meshd.daemon.routingreport import RoutingReport
 from meshd.plan import plan
 from tests.support import records
 from tests.support.scene import Scene, until
@@ -62,3 +63,26 @@ async def test_before_connecting_the_folder_is_enough(scene: Scene) -> None:
     code, shown = await ask()
     assert code == 1
     assert str(shown["findings"][0]).startswith("cluster2: ipv4:127.0.0.1:")
+
+
+async def test_conflicts_wrong_announcements_and_what_is_not_reached_are_said_in_words(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        report = RoutingReport(daemon)
+        assert list(report.findings()) == []
+        scene.two.etcd.put_all(records.node("cluster2", 2, "n2", "172.18.2.11", "20.0.0.0/24"))
+        await until(lambda: len(list(report.findings())) == 2)
+        assert set(report.findings()) == {
+            "20.0.0.0/24 of cluster2/n2: is cluster2/n1's, which is believed",
+            "node address 172.18.2.11 of cluster2/n2: is cluster2/n1's, which is believed",
+        }
+        lost = next(route for route in report.plan()["routes"] if route["node"] == "n2")
+        assert (lost["used"], lost["reason"]) == (False, "not used: lost to cluster2/n1")
+        scene.two.etcd.put_all(records.node("cluster2", 2, "n2", "172.18.2.12", "20.0.2.0/24", tunnel="gre:1"))
+        scene.one.etcd.put_all(records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24", tunnel="vxlan:9999"))
+        await until(lambda: report.summary()["routes"].get("unreachable") == 1)
+        await until(lambda: len(list(report.findings())) == 1)
+        (finding,) = report.findings()
+        assert "this node announces vxlan:9999, but listens on vxlan:8473" in finding
+        daemon.config = daemon.config.model_copy(update={"unreachable": "error"})
+        assert [text for text in report.findings() if "20.0.2.0/24 of cluster2/n2 cannot be reached" in text]

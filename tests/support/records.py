@@ -19,13 +19,14 @@ def cluster(name: str, cluster_id: int) -> Records:
     return records | {canary(kind, name): "2026-01-01T00:00:00Z" for kind in (*SHARED_KINDS, *LOCAL_KINDS)}
 
 
-def node(cluster: str, cluster_id: int, name: str, address: str, cidr: str) -> Records:
+def node(cluster: str, cluster_id: int, name: str, address: str, cidr: str, *, tunnel: str = "") -> Records:
     value = Node(
         name=name,
         cluster=cluster,
         cluster_id=cluster_id,
         addresses=[NodeAddress("InternalIP", address)],
         ipv4_cidr=CIDR.of(ip_network(cidr)),
+        annotations={"meshd.io/tunnel": tunnel} if tunnel else None,
     )
     return {record(Kind.NODE, cluster, name): encode(value).decode()}
 
