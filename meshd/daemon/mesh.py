@@ -24,7 +24,7 @@ from meshd.daemon.store import Dirty, Store
 from meshd.daemon.suspicion import Suspicion
 from meshd.daemon.wantedroutes import BOTH, WantedRoutes
 from meshd.daemon.wishes import Wishes
-from meshd.reconcile.delta import Delta
+from meshd.reconcile.delta import UNKNOWN, Delta
 from meshd.reconcile.target import Item
 from routing.plan import Settings, Surroundings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
@@ -79,6 +79,7 @@ class Mesh:
         self.listeners: list[Callable[[Dirty], None]] = []
         """Called with what was taken from the store, once it is known here."""
         self._policed: Set[int] = frozenset()
+        self._withheld: Set[int] = frozenset()
         self._restored: Restoration | None = None
         self._judged: object = None
 
@@ -240,16 +241,21 @@ class Mesh:
         records = self._store.clusters[self._own].shelf(Kind.LOCAL_SERVICE).records
         return {name for name, record in records.items() if ZONE_HINTS in cast(LocalService, record).annotations}
 
-    def police(self, policed: Set[int], moved: Set[int]) -> None:
-        """Policies hold for pods of these identities; for those of `moved` that is new, or past."""
-        self._policed = policed
+    def police(self, policed: Set[int], withheld: Set[int], moved: Set[int]) -> None:
+        """Policies hold for pods of the identities `policed`; of those `withheld` nobody knows yet whether they do. For
+        the ones of `moved` that is new, or past.
+        """
+        self._policed, self._withheld = policed, withheld
         self._want_pods([name for name, identity in self.addresses.local_pods.items() if identity in moved])
 
     def _want_pods(self, names: Iterable[str]) -> None:
         for name in names:
             identity = self.addresses.local_pods.get(name)
             key = ip_address(name).packed
-            if identity is not None:
+            held = self._pods.realised[PODS].get(key)
+            if identity in self._withheld and held != UNKNOWN:
+                self._pods.want(PODS, key, held)  # a new pod is not delivered to, another one stays as it was
+            elif identity is not None:
                 self._pods.want(PODS, key, identity.to_bytes(4, sys.byteorder) + bytes([identity in self._policed]))
             elif key in self._pods.desired[PODS]:  # else it may be a pod whose node, ours, was not heard yet
                 self._pods.want(PODS, key, None)

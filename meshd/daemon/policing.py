@@ -7,7 +7,6 @@ no new pod is delivered to before it is judged.
 """
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Set
 from ipaddress import ip_network
 from typing import cast
@@ -20,6 +19,7 @@ from datapath.policing import POLICY_RANK, outside_entry, policy_entry, subject_
 from datapath.policylayout import Subject
 from identity.numbering import Reserved, cluster_of
 from meshd.daemon.members import Members
+from meshd.daemon.portnames import PortNames
 from meshd.daemon.shortage import Shut, shut_directions
 from meshd.daemon.store import Dirty, Store
 from meshd.reconcile.delta import Delta
@@ -28,22 +28,20 @@ from policy.cidrs import FIRST as FIRST_CIDR
 from policy.engine import Engine
 from policy.model import Mode, PolicyKind, PolicyRef
 from policy.parsing import parse_policy
-from policy.ports import PROTOCOLS
-from policy.rulebook import NamedPorts
 from policy.scope import Scope
 from policy.selector import pod_labels
 from wire.keys import Kind
 from wire.labels import NAMESPACE_LABEL
-from wire.records import IP, Identity, Node, value_or
+from wire.records import IP, Identity, Node
 
 POLICY_MAPS = tuple(POLICY_RANK)
 _NEEDED = (Kind.POLICY, Kind.IDENTITY)
 
 
 class Policing:
-    """`take` what changed in the store, then `refresh`. `changed_pods` is called with the identities
-    whose pods are policed, and those of which this is new or past. `failing` gives the entries of maps that could not
-    be written.
+    """`take` what changed in the store, then `refresh`. `changed_pods` is called with the identities whose pods are
+    policed, those that are withheld, and those of which one of these is new or past. `failing` gives the entries of
+    maps that could not be written.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class Policing:
         members: Members,
         *,
         delta: Delta,
-        changed_pods: Callable[[Set[int], Set[int]], None],
+        changed_pods: Callable[[Set[int], Set[int], Set[int]], None],
         mode: Mode = Mode.AUDIT,
         namespaces: Mapping[str, Mode] | None = None,
         default_local: bool = True,
@@ -61,15 +59,19 @@ class Policing:
         self._store, self._members, self._own = store, members, members.cluster
         self._delta, self._changed_pods = delta, changed_pods
         self._mode, self._namespaces = mode, dict(namespaces or {})
+        self._enforces = Mode.ENFORCE in (mode, *self._namespaces.values())
         self._scope = Scope(self._own, default_local)
         self._failing = failing
         self.engine = Engine()
         self.policed: set[int] = set()
         """Identities of pods of this node that a policy holds for."""
+        self.withheld: set[int] = set()
+        """Identities of pods of this node whose labels are not known yet: where policy is enforced, these wait."""
         self.shut: Shut = {}
         """In these directions nothing passes, as a map is full."""
         self._here: set[int] = set()
-        self._ports = _Ports()
+        self._orphans: set[int] = set()
+        self._ports = PortNames()
         self._nodes: dict[tuple[str, str], frozenset[str]] = {}
         self._host: frozenset[str] = frozenset()
         self._due: set[int] = set()
@@ -84,7 +86,7 @@ class Policing:
         """
         self._found = dict(subjects)
         self.policed = {int.from_bytes(key, sys.byteorder) for key in subjects}
-        self._changed_pods(self.policed, self.policed)
+        self._changed_pods(self.policed, self.withheld, self.policed)
         facts = [decode(Entry("md_outside", key, value)) for key, value in outside.items()]
         numbers = {cast(IPNetwork, f["prefix"]): cast(int, f["identity"]) for f in facts}
         self.engine.cidrs.restore({prefix: n for prefix, n in numbers.items() if n >= FIRST_CIDR})
@@ -109,6 +111,9 @@ class Policing:
         moved = self._here ^ identities
         self._here = set(identities)
         for identity in moved:
+            if identity in self._orphans and identity not in identities:
+                self._orphans.discard(identity)
+                self.engine.set_identity(identity, None)
             self._place(identity)
 
     def take(self, dirty: Dirty) -> None:
@@ -191,9 +196,10 @@ class Policing:
             self._postponed.discard(identity)
             self._delta.want("md_subject", identity.to_bytes(4, sys.byteorder), None)
         policed = {identity for identity in self._here if self.engine.holds(identity)}
-        if moved := policed ^ self.policed:
-            self.policed = policed
-            self._changed_pods(policed, moved)
+        withheld = self._here - self.engine.peers.labels.keys() if self._enforces else set[int]()
+        if moved := (policed ^ self.policed) | (withheld ^ self.withheld):
+            self.policed, self.withheld = policed, withheld
+            self._changed_pods(policed, withheld, moved)
 
     def _take_policy(self, name: str) -> None:
         kind, _, rest = name.partition("/")
@@ -205,8 +211,13 @@ class Policing:
         self.engine.set_policy(ref, parse_policy(ref, document, self._scope) if document is not None else None)
 
     def _take_identity(self, cluster: str, name: str) -> None:
+        """The labels of an identity that pods here have are not forgotten while they have it."""
         record = cast(Identity | None, self._store.record(cluster, Kind.IDENTITY, name))
         identity = int(name)
+        if record is None and identity in self._here:
+            self._orphans.add(identity)
+            return
+        self._orphans.discard(identity)
         self.engine.set_identity(identity, pod_labels(record.labels) if record else None)
         if identity in self._here:
             self._place(identity)
@@ -275,41 +286,6 @@ class Policing:
         number = 0 if peer >= FIRST_CIDR else cluster_of(peer, max_clusters=self._members.max_clusters)
         owner = self._members.name_of(number) if number else self._own
         return owner in heard if owner in self._store.clusters else everybody
-
-
-class _Ports:
-    """The named ports of pods by identity. Where pods of one identity disagree, a name means all of their numbers."""
-
-    def __init__(self) -> None:
-        self._said: dict[tuple[str, str], tuple[int, frozenset[tuple[int, str, int]]]] = {}
-        self._sayers: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
-
-    def put(self, who: tuple[str, str], record: IP | None) -> set[int]:
-        """Returns the identities whose names may mean something else now."""
-        ports = frozenset(
-            (PROTOCOLS[port.protocol], port.name, port.port)
-            for port in (value_or(record.named_ports, []) if record else [])
-            if port.protocol in PROTOCOLS and port.name and 0 < port.port <= 0xFFFF
-        )
-        before = self._said.pop(who, None)
-        touched = set()
-        if before is not None:
-            self._sayers[before[0]].discard(who)
-            if not self._sayers[before[0]]:
-                del self._sayers[before[0]]
-            touched.add(before[0])
-        if record is not None and ports:
-            self._said[who] = (record.id, ports)
-            self._sayers[record.id].add(who)
-            touched.add(record.id)
-        return touched
-
-    def of(self, identity: int) -> NamedPorts:
-        names: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
-        for who in self._sayers.get(identity, ()):
-            for protocol, name, number in self._said[who][1]:
-                names[protocol, name].add(number)
-        return dict(names)
 
 
 def _differ_in_revision(found: bytes | None, wanted: bytes) -> bool:

@@ -44,7 +44,7 @@ class PolicyView:
         """Policies that are invalid, pods that are shut and those that cannot be judged; never silently."""
         engine = self._policing.engine
         invalid = [f"{ref} is invalid: {policy.problem}" for ref, policy in engine.policies.items() if policy.problem]
-        return [*invalid, *self._unenforced(), *self._shut()]
+        return [*invalid, *self._unenforced(), *self._shut(), *self._withheld()]
 
     def _shut(self) -> list[str]:
         shut = self._policing.shut
@@ -55,6 +55,12 @@ class PolicyView:
             return []
         reason = "entries of their policies do not fit; raise map_sizes"
         return [f"{' and '.join(directions)} shut for {_few(names)}: {reason}"]
+
+    def _withheld(self) -> list[str]:
+        pods = sorted(self._daemon.mesh.addresses.local_pods.items())
+        waiting = self._policing.withheld
+        names = [self._parties.name(address) or address for address, identity in pods if identity in waiting]
+        return [f"{_few(names)}: nothing is known of the identity yet, policy waits for its labels"] if names else []
 
     def _unenforced(self) -> list[str]:
         local, policed = self._daemon.mesh.addresses.local_pods, self._policing.policed

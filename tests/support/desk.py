@@ -48,7 +48,7 @@ class Desk:
             self.store,
             self.members,
             delta=self.delta,
-            changed_pods=lambda policed, moved: self.moved.append(set(moved)),
+            changed_pods=lambda policed, withheld, moved: self.moved.append(set(moved)),
             mode=mode,
             namespaces=namespaces,
             failing=lambda: [*self.target.retries.failures, *self.lost],

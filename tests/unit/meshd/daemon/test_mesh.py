@@ -237,6 +237,24 @@ def test_another_clusters_host_is_a_remote_node_and_reached_without_tunnel() -> 
     assert "172.18.2.11 identity=6 tunnel=none remote=True" in lines(world, "md_ipcache")
 
 
+def test_a_pod_that_nobody_can_judge_yet_is_not_delivered_to_and_a_known_one_stays_as_it_was() -> None:
+    world, key = World(), bytes([10, 0, 0, 1])
+    world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65537))
+    world.say("cluster1", Kind.NODE, records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24"))
+    world.refresh()
+    world.mesh.police(set(), {65537}, {65537})
+    assert key not in world.pods.desired[PODS]
+    world.mesh.police({65537}, set(), {65537})
+    before = world.pods.desired[PODS][key]
+    world.pods.record(PODS, key, before)
+    world.mesh.police({65537}, {65538}, {65538})
+    world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65538))
+    world.refresh()
+    assert world.pods.desired[PODS][key] == before, "other labels, of which nothing is known"
+    world.mesh.police({65537}, set(), {65538})
+    assert world.pods.desired[PODS][key] != before
+
+
 def test_the_pods_of_this_node_are_those_at_its_address() -> None:
     world = told()
     assert list(world.pods.desired[PODS]) == [bytes([10, 0, 0, 1])]

@@ -63,6 +63,37 @@ def test_nothing_is_computed_before_the_own_cluster_told_its_policies() -> None:
     assert desk.policing.policed == {POD}
 
 
+def test_pods_wait_where_policy_is_enforced_until_the_labels_of_their_identity_are_known() -> None:
+    desk = ready()
+    desk.settle()
+    unknown = POD + 10
+    desk.policing.set_here({POD, unknown})
+    desk.settle()
+    assert desk.policing.withheld == {unknown}
+    assert desk.moved[-1] == {unknown}
+    desk.identity(unknown, "pod")
+    desk.settle()
+    assert not desk.policing.withheld
+    assert desk.policing.policed == {POD, unknown}
+    audit = ready(mode=Mode.AUDIT)
+    audit.policing.set_here({POD, unknown})
+    audit.settle()
+    assert not audit.policing.withheld
+
+
+def test_labels_are_not_forgotten_while_pods_have_them() -> None:
+    desk = ready()
+    desk.settle()
+    desk.say("cluster1", Kind.IDENTITY, str(POD), None)
+    desk.settle()
+    assert desk.policing.policed == {POD}
+    assert desk.wanted("md_subject")
+    desk.policing.set_here(set())
+    desk.settle()
+    assert not desk.wanted("md_subject")
+    assert POD not in desk.policing.engine.peers.labels
+
+
 def test_modes() -> None:
     audit = ready(mode=Mode.AUDIT)
     audit.settle()
@@ -148,6 +179,7 @@ def test_after_a_restart_pods_are_judged_on_until_their_cluster_has_told_its_pol
     assert again.moved == [{POD}]
     again.policing.set_here({POD, FRIEND})
     again.identity(POD, "pod")
+    again.identity(FRIEND, "friend")
     again.store.listed("cluster1", Kind.IDENTITY, now=0.0)
     again.settle()
     assert again.policing.policed == {POD}, "its addresses may be heard before its policies"
