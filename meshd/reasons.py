@@ -23,6 +23,6 @@ MEANING: Mapping[str, str] = {
     "unreachable": "nothing carries packets to the destination's node",
     "unknown-node": "came by the tunnel from an address that is no node's",
     "wrong-cluster": "came by the tunnel from a node of another cluster than the sender's",
-    "policy-shut": "entries of the pod's policies do not fit into a map; see `meshd status`",
+    "policy-shut": "what the pod's policies say does not fit into a map, or is not known yet; see `meshd status`",
 }
 """By the reason's label. A test holds it complete."""

@@ -23,7 +23,7 @@ enum drop_reason {
 	DROP_UNREACHABLE = 16,      /* md_node says that nothing carries packets to the destination's node */
 	DROP_UNKNOWN_NODE = 17,     /* came by the tunnel from an address that is no node's */
 	DROP_WRONG_CLUSTER = 18,    /* came by the tunnel from a node of another cluster than the source's */
-	DROP_POLICY_SHUT = 19,      /* a map is full: what the policy denies there cannot be told, so nothing passes */
+	DROP_POLICY_SHUT = 19,      /* what the policy denies does not fit into a map, or is not known yet: nothing passes */
 	DROP_SOURCE_UNVERIFIED = 20, /* no ipcache entry for the source yet, and a policy selects the destination */
 	DROP_REASONS,
 };

@@ -212,12 +212,16 @@ static __always_inline int pass_to_stack(struct __sk_buff *skb, struct packet *p
 {
 	struct peer *peer = md_ipcache.lookup(&p->destination);
 	struct node *node = md_node.lookup(&p->destination);
+	__u32 reason = DROP_NO_ENDPOINT;
 
-	if ((peer && !(peer->flags & PEER_REMOTE)) || (node && node->flags & NODE_HERE)) {
-		bpf_skb_change_type(skb, PACKET_HOST);
-		return TC_ACT_UNSPEC;
-	}
-	return drop(skb, DROP_NO_ENDPOINT);
+	if (peer && !(peer->flags & PEER_REMOTE))
+		reason = judge_unattached(skb, p, peer->identity);
+	else if (node && node->flags & NODE_HERE)
+		reason = DROP_NONE;
+	if (reason)
+		return drop(skb, reason);
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return TC_ACT_UNSPEC;
 }
 
 static __always_inline int receive_from_tunnel(struct __sk_buff *skb)

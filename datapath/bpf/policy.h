@@ -219,6 +219,21 @@ static __always_inline int police_delivery(struct __sk_buff *skb, struct packet 
 	return subject ? police(skb, p, &pod, subject) : TC_ACT_UNSPEC;
 }
 
+/* DROP_NONE, or why a pod that has no interface of ours (yet) gets nothing from the tunnel. What such a pod sends leaves
+ * by the stack under another address: so nothing that comes for it is an answer, and no connection need be known. */
+static __always_inline __u32 judge_unattached(struct __sk_buff *skb, struct packet *p, __u32 identity)
+{
+	struct policed pod = {.identity = identity, .direction = DIRECTION_INGRESS};
+	struct subject *subject = md_subject.lookup(&identity);
+	struct l4 l4 = {};
+
+	if (!subject || subject->flags & SUBJECT_AUDIT || !p->l4_offset)
+		return DROP_NONE;
+	if (!read_l4(skb, p->l4_offset, p->protocol, &l4))
+		return DROP_INVALID;
+	return judge(subject, &pod, identity_of(&p->source), p->protocol, l4.policy_port);
+}
+
 /* tc ingress of the host side of a pod's veth, before from_pod. */
 int policy_out(struct __sk_buff *skb)
 {

@@ -26,7 +26,7 @@ from meshd.reconcile.delta import Delta
 from meshd.reconcile.target import Item
 from policy.cidrs import FIRST as FIRST_CIDR
 from policy.engine import Engine
-from policy.model import Mode, PolicyKind, PolicyRef
+from policy.model import Direction, Mode, PolicyKind, PolicyRef
 from policy.parsing import parse_policy
 from policy.scope import Scope
 from policy.selector import pod_labels
@@ -197,9 +197,20 @@ class Policing:
             self._delta.want("md_subject", identity.to_bytes(4, sys.byteorder), None)
         policed = {identity for identity in self._here if self.engine.holds(identity)}
         withheld = self._here - self.engine.peers.labels.keys() if self._enforces else set[int]()
+        for identity in withheld ^ self.withheld:
+            self._withhold(identity, identity in withheld)
         if moved := (policed ^ self.policed) | (withheld ^ self.withheld):
             self.policed, self.withheld = policed, withheld
             self._changed_pods(policed, withheld, moved)
+
+    def _withhold(self, identity: int, withheld: bool) -> None:
+        """What the stack would deliver to such a pod is not let out of the tunnel."""
+        key, value = identity.to_bytes(4, sys.byteorder), None
+        if withheld and (mode := self.mode_of(identity)) is not Mode.OFF:
+            audit = mode is Mode.AUDIT
+            value = subject_entry(identity, revision=0, closed=Direction, audit=audit, shut=Direction).value
+        if self.engine.holding(identity) is None:
+            self._delta.want("md_subject", key, value)
 
     def _take_policy(self, name: str) -> None:
         kind, _, rest = name.partition("/")

@@ -15,6 +15,7 @@ from datapath import entries
 from datapath.attach import attach_network
 from datapath.entries import Direct
 from datapath.layout import DropReason
+from datapath.policing import subject_entry
 from policy.ports import TCP, UDP, Block
 from tests.support.enforced import EGRESS, INGRESS, allow, police, release
 from tests.support.netns import joined
@@ -187,3 +188,44 @@ def test_datagrams_and_their_answers(
                 data, sender = server.recvfrom(16)
                 server.sendto(data + b"ed", sender)
                 assert client.recv(16) == b"asked", "nothing else lets the closed pod send"
+
+
+@BOTH
+def test_a_pod_without_an_interface_of_ours_is_judged_where_its_packets_come_from_the_tunnel(
+    mesh: TwoNodes, family: int
+) -> None:
+    target = mesh.server.v4 if family == V4 else mesh.server.v6
+    found = mesh.b.interface(target)
+    endpoint = entries.endpoint_entry(
+        target, ifindex=found.ifindex, mac=found.mac, host_mac=found.host_mac, identity=mesh.server.identity
+    )
+    key = mesh.server.identity
+    mesh.b.remove(endpoint)
+    try:
+        with closing(mesh.server.namespace.socket(family, socket.SOCK_DGRAM)) as server:
+            server.bind((str(target), 0))
+            port = server.getsockname()[1]
+            welcome = allow(mesh.server, INGRESS, mesh.client.identity, Block(UDP, port, 24))
+            mesh.b.write(welcome, subject_entry(key, revision=1, closed=[INGRESS], audit=False))
+            assert hears(server, mesh.client), "by the stack"
+            assert not hears(server, mesh.bystander)
+            mesh.b.write(subject_entry(key, revision=1, closed=[INGRESS], audit=False, shut=[INGRESS]))
+            assert not hears(server, mesh.client)
+            mesh.b.write(subject_entry(key, revision=1, closed=[INGRESS], audit=True))
+            assert hears(server, mesh.bystander)
+            mesh.b.remove(welcome)
+    finally:
+        mesh.b.write(endpoint)
+
+
+def hears(server: socket.socket, sender: Pod) -> bool:
+    with closing(sender.namespace.socket(server.family, socket.SOCK_DGRAM)) as client:
+        before = server.gettimeout()
+        server.settimeout(DROPPED_S)
+        client.sendto(b"word", server.getsockname()[:2])
+        try:
+            return server.recv(16) == b"word"
+        except TimeoutError:
+            return False
+        finally:
+            server.settimeout(before)

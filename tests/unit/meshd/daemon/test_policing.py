@@ -71,10 +71,17 @@ def test_pods_wait_where_policy_is_enforced_until_the_labels_of_their_identity_a
     desk.settle()
     assert desk.policing.withheld == {unknown}
     assert desk.moved[-1] == {unknown}
+    assert {fact["identity"]: fact["shut"] for fact in desk.wanted("md_subject")} == {POD: [], unknown: [0, 1]}
     desk.identity(unknown, "pod")
     desk.settle()
     assert not desk.policing.withheld
+    assert {fact["identity"]: fact["shut"] for fact in desk.wanted("md_subject")} == {POD: [], unknown: []}
     assert desk.policing.policed == {POD, unknown}
+    desk.policing.set_here({POD, unknown, unknown + 1})
+    desk.settle()
+    desk.identity(unknown + 1, "free")
+    desk.settle()
+    assert {fact["identity"] for fact in desk.wanted("md_subject")} == {POD, unknown}
     audit = ready(mode=Mode.AUDIT)
     audit.policing.set_here({POD, unknown})
     audit.settle()
