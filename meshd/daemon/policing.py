@@ -8,17 +8,17 @@ no new pod is delivered to before it is judged.
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Set
-from ipaddress import ip_network
 from typing import cast
 
 import msgspec
 
 from datapath.description import decode
 from datapath.entries import Entry, IPNetwork
-from datapath.policing import POLICY_RANK, outside_entry, policy_entry, subject_entry
+from datapath.policing import POLICY_RANK, policy_entry, subject_entry
 from datapath.policylayout import Subject
-from identity.numbering import Reserved, cluster_of
+from identity.numbering import cluster_of
 from meshd.daemon.members import Members
+from meshd.daemon.outside import Outside
 from meshd.daemon.portnames import PortNames
 from meshd.daemon.shortage import Shut, shut_directions
 from meshd.daemon.store import Dirty, Store
@@ -72,8 +72,7 @@ class Policing:
         self._here: set[int] = set()
         self._orphans: set[int] = set()
         self._ports = PortNames()
-        self._nodes: dict[tuple[str, str], frozenset[str]] = {}
-        self._host: frozenset[str] = frozenset()
+        self.outside = Outside(delta, lambda: self.engine.cidrs.numbers)
         self._due: set[int] = set()
         self._found: dict[bytes, bytes] = {}
         self._postponed: set[int] = set()
@@ -101,11 +100,6 @@ class Policing:
         namespace = self.engine.peers.labels.get(identity, {}).get(NAMESPACE_LABEL, "")
         return self._namespaces.get(namespace, self._mode)
 
-    def set_host(self, addresses: frozenset[str]) -> None:
-        """The node's own addresses."""
-        before, self._host = self._host, addresses
-        self._want_addresses(before ^ addresses)
-
     def set_here(self, identities: Set[int]) -> None:
         """The identities of this node's pods."""
         moved = self._here ^ identities
@@ -131,7 +125,7 @@ class Policing:
                 self._take_ips(cluster, names)
             elif kind is Kind.NODE:
                 for name in names:
-                    self._take_node(cluster, name)
+                    self.outside.put_node(cluster, name, cast(Node | None, self._store.record(cluster, kind, name)))
 
     def refresh(self) -> bool:
         """Brings desired up to date; True if there is something for the next round."""
@@ -181,7 +175,7 @@ class Policing:
     def _compute(self) -> None:
         update = self.engine.compute()
         for network, number in update.cidrs.items():
-            self._want_outside(network, number)
+            self.outside.want(network, number)
         for (subject, direction, peer, block), allowed in update.entries.items():
             entry = policy_entry(subject, direction, peer, *block, allowed=bool(allowed))
             self._delta.want(entry.map, entry.key, None if allowed is None else entry.value)
@@ -244,36 +238,6 @@ class Policing:
         for identity in touched:
             self.engine.set_named_ports(identity, self._ports.of(identity))
 
-    def _take_node(self, cluster: str, name: str) -> None:
-        node = cast(Node | None, self._store.record(cluster, Kind.NODE, name))
-        addresses = frozenset(a.ip for a in (node.addresses or ()) if _is_address(a.ip)) if node else frozenset[str]()
-        before = self._nodes.pop((cluster, name), frozenset())
-        if addresses:
-            self._nodes[cluster, name] = addresses
-        self._want_addresses(before ^ addresses)
-
-    def _want_addresses(self, addresses: Iterable[str]) -> None:
-        for address in addresses:
-            number: int | None = None
-            if address in self._host:
-                number = int(Reserved.HOST)
-            elif any(address in known for known in self._nodes.values()):
-                number = int(Reserved.REMOTE_NODE)
-            self._want_outside(ip_network(address), number)
-
-    def _want_outside(self, network: IPNetwork, number: int | None) -> None:
-        """A node's own address is a node's, also if a policy names it as a prefix."""
-        if network.prefixlen == network.max_prefixlen and (number is None or number >= FIRST_CIDR):
-            text = str(network.network_address)
-            if text in self._host:
-                number = int(Reserved.HOST)
-            elif any(text in known for known in self._nodes.values()):
-                number = int(Reserved.REMOTE_NODE)
-            else:
-                number = self.engine.cidrs.numbers.get(network, number)
-        entry = outside_entry(network, number or 0)
-        self._delta.want(entry.map, entry.key, None if number is None else entry.value)
-
     def _prune(self) -> None:
         """What was found at the start goes when those who own it have been heard."""
         states = self._store.clusters.values()
@@ -305,10 +269,3 @@ def _differ_in_revision(found: bytes | None, wanted: bytes) -> bool:
         return False
     one, other = Subject.from_buffer_copy(found), Subject.from_buffer_copy(wanted)
     return bool(one.flags == other.flags and one.revision != other.revision)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ip_network(text))
-    except ValueError:
-        return False

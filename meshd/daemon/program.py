@@ -179,7 +179,7 @@ class Daemon:
         for name, held in datapath.held.items():
             (self.policy if name in POLICY_MAPS else self.maps).delta.restore(name, held)
         self.policing.restore(datapath.held["md_outside"], datapath.held["md_subject"])
-        self.policing.set_host(host_addresses())
+        self.policing.outside.set_host(host_addresses())
         self.pods.delta.restore(PODS, datapath.pods.dump(PODS))
         self.mesh.restore(restore(datapath.held, max_clusters=self.config.max_clusters))
         for name, routes in datapath.held_routes.items():
@@ -285,7 +285,7 @@ class Daemon:
             self.pods.delta.doubt(PODS, self._pod_target.lost({index for index, _ in interfaces()}))
             for item in self.pods.retries.failures:
                 self.pods.delta.touch(item)
-            self.policing.set_host(host_addresses())
+            self.policing.outside.set_host(host_addresses())
         self.ways.repair()
         settings = self._settings()
         if settings != self.mesh.nodes.settings:

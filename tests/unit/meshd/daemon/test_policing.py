@@ -126,7 +126,7 @@ def test_a_policy_that_goes_takes_everything_along_at_once() -> None:
 
 def test_nodes_and_prefixes_are_who_they_are() -> None:
     desk = ready()
-    desk.policing.set_host(frozenset({"172.18.1.11", "10.0.0.254"}))
+    desk.policing.outside.set_host(frozenset({"172.18.1.11", "10.0.0.254"}))
     node = Node(name="n2", cluster="cluster2", cluster_id=2, addresses=[NodeAddress("InternalIP", "172.18.2.11")])
     desk.say("cluster2", Kind.NODE, "n2", encode(node))
     desk.policy({"fromCIDR": ["172.18.0.0/16", "172.18.2.11/32"]})
