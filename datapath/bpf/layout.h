@@ -105,6 +105,12 @@ struct counter {
 };
 _Static_assert(sizeof(struct counter) == 16, "counter");
 
+/* Index of md_used: maps that the programs fill, and that most nodes never need. */
+enum used {
+	USED_NAT = 0,
+	USED_REPLIES = 1,
+};
+
 /* Value of md_cfg[0]: what the daemon tells the programs about this node. */
 struct cfg {
 	__u32 tunnel_ifindex; /* md_vxlan; 0: not there yet */

@@ -22,6 +22,21 @@ static __always_inline struct peer *lookup_peer(struct addr_key *address)
 	return peer ? peer : lookup_cidr(address);
 }
 
+static __always_inline bool in_use(__u32 what)
+{
+	__u32 *used = md_used.lookup(&what);
+
+	return used && *used;
+}
+
+static __always_inline void set_in_use(__u32 what)
+{
+	__u32 one = 1;
+
+	if (!in_use(what))
+		md_used.update(&what, &one);
+}
+
 static __always_inline struct cfg *lookup_cfg(void)
 {
 	__u32 zero = 0;

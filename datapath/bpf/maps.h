@@ -37,8 +37,8 @@ BPF_TABLE_PINNED("lru_hash", struct aff_key, struct aff, md_aff, MD_AFF_SIZE, MD
 BPF_TABLE_PINNED("hash", struct affm_key, __u32, md_affm, MD_AFFM_SIZE, MD_PINS "/md_affm", BPF_F_NO_PREALLOC);
 /* flow -> backend, and its reply -> frontend: written by the tc programs only */
 BPF_TABLE_PINNED("lru_hash", struct nat_key, struct nat, md_nat, MD_NAT_SIZE, MD_PINS "/md_nat", 0);
-/* 0 -> 1 once md_nat has held an entry, written by the programs only: until then no packet pays for a look into it */
-BPF_TABLE_PINNED("array", __u32, __u32, md_nat_used, MD_NAT_USED_SIZE, MD_PINS "/md_nat_used", 0);
+/* enum used -> 1 once that map has held an entry, written by the programs only: until then no packet pays for a look */
+BPF_TABLE_PINNED("array", __u32, __u32, md_used, MD_USED_SIZE, MD_PINS "/md_used", 0);
 /* socket, backend -> frontend: written by the socket hooks only */
 BPF_TABLE_PINNED("lru_hash", struct rev4_key, struct rev4, md_rev4, MD_REV4_SIZE, MD_PINS "/md_rev4", 0);
 BPF_TABLE_PINNED("lru_hash", struct rev6_key, struct rev6, md_rev6, MD_REV6_SIZE, MD_PINS "/md_rev6", 0);

@@ -120,15 +120,17 @@ static __always_inline void remember_node(struct packet *p, struct addr_key *fro
 		peer.flags = PEER_REMOTE | PEER_TUNNEL6;
 	__builtin_memcpy(peer.tunnel, from->word, sizeof(peer.tunnel));
 	known = md_replies.lookup(&key);
-	if (!known || !same_words(known->tunnel, peer.tunnel))
-		md_replies.update(&key, &peer);
+	if (known && same_words(known->tunnel, peer.tunnel))
+		return;
+	set_in_use(USED_REPLIES);
+	md_replies.update(&key, &peer);
 }
 
 static __always_inline struct peer *lookup_reply(struct packet *p)
 {
 	struct reply_key key = {.pod = p->source, .node = p->destination};
 
-	return md_node.lookup(&p->destination) ? md_replies.lookup(&key) : 0;
+	return in_use(USED_REPLIES) && md_node.lookup(&p->destination) ? md_replies.lookup(&key) : 0;
 }
 
 #endif

@@ -127,7 +127,7 @@ static __always_inline bool is_about_tracked(struct __sk_buff *skb, struct packe
 /* Both have spoken under these addresses, and no flow was ever translated: neither is a frontend. */
 static __always_inline bool is_settled(struct ct *ct)
 {
-	return ct->flags & CT_REPLIED && !nat_in_use();
+	return ct->flags & CT_REPLIED && !in_use(USED_NAT);
 }
 
 static __always_inline int police(struct __sk_buff *skb, struct packet *p, struct policed *pod,

@@ -15,6 +15,7 @@
 
 #include <linux/tcp.h>
 #include <linux/udp.h>
+#include "lookup.h"
 #include "parse.h"
 #include "service.h"
 #include "too_big.h"
@@ -165,18 +166,10 @@ static __always_inline bool backend_is_there(struct packet *p, struct nat *nat)
 	return p->destination.family == FAMILY_V4 ? md_be4.lookup(&number) != 0 : md_be6.lookup(&number) != 0;
 }
 
-static __always_inline bool nat_in_use(void)
-{
-	__u32 zero = 0, *used = md_nat_used.lookup(&zero);
-
-	return used && *used;
-}
-
 static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
 {
 	struct nat_key reply = {};
 	struct nat frontend = {.port = forward->destination_port, .backend = nat->backend};
-	__u32 zero = 0, one = 1;
 
 	__builtin_memcpy(reply.source, nat->address, sizeof(reply.source));
 	__builtin_memcpy(reply.destination, forward->source, sizeof(reply.destination));
@@ -186,8 +179,7 @@ static __always_inline void remember_flow(struct nat_key *forward, struct nat *n
 	reply.family = forward->family;
 	reply.direction = NAT_REPLY;
 	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
-	if (!nat_in_use())
-		md_nat_used.update(&zero, &one);
+	set_in_use(USED_NAT);
 	md_nat.update(&reply, &frontend);
 	md_nat.update(forward, nat);
 }
@@ -224,7 +216,7 @@ static __always_inline void to_pod_itself(struct __sk_buff *skb, struct packet *
 {
 	struct ports ports;
 
-	if (nat_in_use() && may_move(p) && load_ports(skb, p, &ports))
+	if (in_use(USED_NAT) && may_move(p) && load_ports(skb, p, &ports))
 		forget_flow(p, &ports);
 }
 
@@ -239,7 +231,7 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	if (!load_ports(skb, p, &ports))
 		return true;
 	if (!is_frontend(p, &ports)) {
-		if (nat_in_use() && may_move(p))
+		if (in_use(USED_NAT) && may_move(p))
 			forget_flow(p, &ports);
 		return true;
 	}
@@ -264,7 +256,7 @@ static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
 	struct ports ports;
 	struct nat *known, frontend = {};
 
-	if (!nat_in_use() || !load_ports(skb, p, &ports))
+	if (!in_use(USED_NAT) || !load_ports(skb, p, &ports))
 		return;
 	nat_key_of(p, &ports, NAT_REPLY, &key);
 	known = md_nat.lookup(&key);

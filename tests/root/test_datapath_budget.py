@@ -93,10 +93,10 @@ class Case:
 
 CASES = {
     "to a known pod by the tunnel": Case(
-        "from_pod", OURS, THEIRS, "md_ipcache md_nat_used md_endpoint md_node", ENCAP, 260
+        "from_pod", OURS, THEIRS, "md_ipcache md_used md_endpoint md_node", ENCAP, 260
     ),
     "a datagram to a known pod by the tunnel": Case(
-        "from_pod", OURS, THEIRS, "md_ipcache md_nat_used md_endpoint md_node", ENCAP, 250, protocol="UDP"
+        "from_pod", OURS, THEIRS, "md_ipcache md_used md_endpoint md_node", ENCAP, 250, protocol="UDP"
     ),
     "the same at the tunnel device": Case(
         "to_tunnel", OURS, THEIRS, "", {}, 25, PASS, marks=(0, KEYED), ifindex=TUNNEL
@@ -105,7 +105,7 @@ CASES = {
         "from_pod",
         OURS,
         THEIRS,
-        "md_ipcache md_nat_used md_endpoint md_node",
+        "md_ipcache md_used md_endpoint md_node",
         {"skb_store_bytes": 1, "redirect_neigh": 1},
         230,
         more=(DIRECT,),
@@ -114,7 +114,7 @@ CASES = {
         "from_tunnel",
         THEIRS,
         OURS,
-        "md_ipcache md_node md_endpoint md_nat_used",
+        "md_ipcache md_node md_endpoint md_used",
         {"skb_get_tunnel_key": 1, **DELIVERY},
         210,
         ifindex=TUNNEL,
@@ -123,7 +123,7 @@ CASES = {
         "from_network",
         THEIRS,
         OURS,
-        "md_endpoint md_ipcache md_nat_used",
+        "md_endpoint md_ipcache md_used",
         {**DELIVERY, "skb_store_bytes": 2},
         165,
         ifindex=UNDERLAY,
@@ -131,22 +131,22 @@ CASES = {
     "not ours, on the underlay device": Case(
         "from_network", WORLD, HERE, "md_endpoint", {}, 60, PASS, ifindex=UNDERLAY
     ),
-    "not ours, to a pod of this cluster": Case("from_pod", OURS, LOCAL, "md_ipcache md_nat_used", {}, 100, PASS),
+    "not ours, to a pod of this cluster": Case("from_pod", OURS, LOCAL, "md_ipcache md_used", {}, 100, PASS),
     "not ours, to the world": Case(
         "from_pod",
         OURS,
         WORLD,
-        "md_ipcache md_svc4 md_nat_used md_cidrs md_node",
+        "md_ipcache md_svc4 md_used md_cidrs md_used",
         {},
         175,
         PASS,
     ),
-    "not ours, delivered by the stack": Case("to_pod", WORLD, OURS, "md_nat_used", {}, 65, PASS),
+    "not ours, delivered by the stack": Case("to_pod", WORLD, OURS, "md_used", {}, 65, PASS),
     "tracked, at the sender's policy": Case(
         "policy_out",
         OURS,
         THEIRS,
-        "md_iface md_subject md_ct4 md_nat_used",
+        "md_iface md_subject md_ct4 md_used",
         {"skb_load_bytes": 1, "ktime_get_coarse_ns": 1},
         230,
         PASS,
@@ -156,7 +156,7 @@ CASES = {
         "from_tunnel",
         THEIRS,
         OURS,
-        "md_ipcache md_node md_endpoint md_subject md_ct4 md_nat_used",
+        "md_ipcache md_node md_endpoint md_subject md_ct4 md_used",
         {"skb_get_tunnel_key": 1, "skb_load_bytes": 1, "ktime_get_coarse_ns": 1, **DELIVERY},
         350,
         more=(*POLICED, connection(PORT, SOURCE_PORT)),
