@@ -135,14 +135,19 @@ class Policing:
         for identity in self._due:
             self._put_into_force(identity)
         self._due = set()
-        # What is in force at the start stays so until our own cluster has told its policies and its pods' labels.
-        if self._store.synced(self._own, _NEEDED) and not any(
-            (self._own, kind) in self._store.dirty for kind in _NEEDED
-        ):
+        if self._is_told():
             self._compute()
             self._computed = True
             self._prune()
         return bool(self._due)
+
+    def _is_told(self) -> bool:
+        """What is in force at the start stays so until our own cluster has told its policies, its pods and their
+        identities' labels, and all of it is known here.
+        """
+        needed = _NEEDED if self._computed else (*_NEEDED, Kind.IP)
+        waiting = any((self._own, kind) in self._store.dirty for kind in needed)
+        return not waiting and self._store.synced(self._own, needed)
 
     def _resume(self) -> None:
         """Until all clusters have been heard after a start, entries of those that were not stand as they were found:

@@ -60,6 +60,9 @@ def test_nothing_is_computed_before_the_own_cluster_told_its_policies() -> None:
     desk.policy({})
     desk.store.listed("cluster1", Kind.POLICY, now=0.0)
     desk.settle()
+    assert not desk.policing.policed, "nor its pods"
+    desk.store.listed("cluster1", Kind.IP, now=0.0)
+    desk.settle()
     assert desk.policing.policed == {POD}
 
 
@@ -191,7 +194,8 @@ def test_after_a_restart_pods_are_judged_on_until_their_cluster_has_told_its_pol
     again.settle()
     assert again.policing.policed == {POD}, "its addresses may be heard before its policies"
     again.policy({"fromEndpoints": [{"matchLabels": {"app": "friend"}}]})
-    again.store.listed("cluster1", Kind.POLICY, now=0.0)
+    for kind in (Kind.POLICY, Kind.IP):
+        again.store.listed("cluster1", kind, now=0.0)
     again.policing.take(again.store.take(1, only="cluster2"))
     again.policing.refresh()
     assert again.policing.policed == {POD}, "they were told, but not taken yet"
