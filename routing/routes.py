@@ -45,8 +45,8 @@ class HostRoutes:
         return found
 
     def standing(self) -> dict[IPNetwork, HostRoute]:
-        """Those that are found first: in the main table, or in ours where the main table has somebody else's for the
-        same prefix. Raises RouteError.
+        """Those that are found first: in the main table, or in ours, with the rule, where the main table has somebody
+        else's for the same prefix. Raises RouteError.
         """
         found: dict[IPNetwork, HostRoute] = {}
         with IPRoute() as ipr:
@@ -56,9 +56,10 @@ class HostRoutes:
                     for route in ipr.get_routes(family=family, table=_MAIN)
                     if route["proto"] != PROTOCOL
                 }
+                led = bool(_own_rules(ipr, family))
                 for route in _own_routes(ipr, family):
-                    decoded = _decode(route, version)
-                    if (decoded.prefix in held) is (_table(route) == TABLE):
+                    decoded, aside = _decode(route, version), _table(route) == TABLE
+                    if (decoded.prefix in held) is aside and (led or not aside):
                         found[decoded.prefix] = decoded
         return found
 
@@ -174,8 +175,9 @@ def _ensure_rule(ipr: IPRoute, version: int) -> None:
 def _drop_idle_rules(ipr: IPRoute) -> None:
     """A rule that leads to none of our routes costs every packet of the node, for nothing."""
     for family in FAMILIES.values():
-        if not any(r["proto"] == PROTOCOL for r in ipr.get_routes(family=family, table=TABLE)):
-            for _ in _own_rules(ipr, family):
+        rules = _own_rules(ipr, family)
+        if rules and not any(r["proto"] == PROTOCOL for r in ipr.get_routes(family=family, table=TABLE)):
+            for _ in rules:
                 ipr.rule("del", **_rule(family))
 
 

@@ -3,28 +3,30 @@ in the wrong table. The kernel drops those of a device that goes down, IPv4's wi
 """
 
 import struct
-from collections.abc import Container, Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from ipaddress import ip_network
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=8BI")
 _ATTRIBUTE = struct.Struct("=HH")
-_NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE = 16, 17, 24, 25
+_NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE, _DELRULE = 16, 17, 24, 25, 33
 _RTA_DST = 1
 _ALIGN = 4
 
 
-def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int, prefixes: Container[bytes]) -> bool:
-    """A device of these came, went or changed, a route of the protocol went, or somebody else's for one of the prefixes
-    (as text) came or went.
+def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int, is_wanted: Callable[[bytes], bool]) -> bool:
+    """A device of these came, went or changed, a route of the protocol to a wanted prefix (as text) went, or somebody
+    else's to one came or went; or a rule went, which may have led to ours.
     """
     for kind, body in _messages(datagram):
-        if kind in (_NEWLINK, _DELLINK) and _LINK.unpack_from(body)[2] in devices:
+        if kind == _DELRULE:
+            return True
+        if kind in (_NEWLINK, _DELLINK) and len(body) >= _LINK.size and _LINK.unpack_from(body)[2] in devices:
             return True
         if kind in (_NEWROUTE, _DELROUTE):
-            ours = _ROUTE.unpack_from(body)[5] == protocol
-            if kind == _DELROUTE if ours else _prefix(body) in prefixes:
+            written = kind == _NEWROUTE and _ROUTE.unpack_from(body)[5] == protocol
+            if not written and is_wanted(_prefix(body)):
                 return True
     return False
 
@@ -32,7 +34,7 @@ def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int, prefixes:
 def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message."""
     at = 0
-    while at + _HEADER.size + _LINK.size <= len(datagram):
+    while at + _HEADER.size + _ROUTE.size <= len(datagram):
         length, kind, *_ = _HEADER.unpack_from(datagram, at)
         if length < _HEADER.size + _ROUTE.size:
             return

@@ -16,7 +16,7 @@ from meshd.daemon.datapath import Datapath
 from meshd.daemon.mesh import Mesh
 from meshd.daemon.netevents import takes_routes
 from meshd.daemon.underlay import open_events
-from meshd.daemon.wantedroutes import ROUTES
+from meshd.daemon.wantedroutes import EXPORTS, ROUTES
 from meshd.reconcile.loop import Reconciler
 from meshd.reconcile.target import TargetError
 from routing.plan import End, Surroundings
@@ -128,8 +128,13 @@ class Ways:
             self._shaken = True
 
     def _is_shaking(self, datagram: bytes) -> bool:
-        ours = self._routes.delta.desired[ROUTES]
-        return takes_routes(datagram, devices=self._devices, protocol=PROTOCOL, prefixes=ours)
+        wanted = self._routes.delta.desired
+        return takes_routes(
+            datagram,
+            devices=self._devices,
+            protocol=PROTOCOL,
+            is_wanted=lambda prefix: prefix in wanted[ROUTES] or prefix in wanted[EXPORTS],
+        )
 
     def _dump(self) -> dict[str, dict[bytes, bytes]]:
         """Our routes as they stand, as far as the kernel says."""

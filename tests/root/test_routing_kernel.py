@@ -183,6 +183,10 @@ def test_a_route_moves_to_the_table_and_back_with_what_the_host_has(node: Namesp
         assert node.call(routes.standing) == {} or (command == "add" and not node.call(routes.dump))
         for _ in range(2):
             node.call(lambda: routes.upsert([route]))
+            if table == "109":
+                node.ip("rule", "del", "pref", "32109")
+                assert node.call(routes.standing) == {}, "nothing leads there"
+                node.call(lambda: routes.upsert([route]))
         shown = node.ip("-d", "route", "show", "table", table, "proto", "109")
         assert "20.0.0.0/24 dev md_vxlan" in shown
         assert set(node.call(routes.standing)) == {route.prefix}

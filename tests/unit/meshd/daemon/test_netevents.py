@@ -33,7 +33,8 @@ def route(kind: int, protocol: int, destination: str = "198.51.100.0/24") -> byt
         (link(16, 9), True),
         (link(17, 3), True),
         (link(16, 4), False),
-        (route(25, OURS), True),
+        (route(25, OURS, "20.0.0.0/24"), True),
+        (route(25, OURS), False),
         (route(25, 12), False),
         (route(24, OURS), False),
         (link(16, 4) + route(24, OURS) + link(16, 3), True),
@@ -44,9 +45,11 @@ def route(kind: int, protocol: int, destination: str = "198.51.100.0/24") -> byt
         (route(24, OURS, "20.0.0.0/24"), False),
         (route(24, 12, "0.0.0.0/0"), False),
         (route(24, 12, "20.0.0.0/24")[:30], False),
+        (message(33, bytes(12)), True),
+        (message(32, bytes(12)), False),
         (b"", False),
         (b"\0" * 64, False),
     ],
 )
 def test_what_takes_routes(datagram: bytes, expected: bool) -> None:
-    assert takes_routes(datagram, devices=DEVICES, protocol=OURS, prefixes=PREFIXES) is expected
+    assert takes_routes(datagram, devices=DEVICES, protocol=OURS, is_wanted=PREFIXES.__contains__) is expected
