@@ -24,19 +24,28 @@ def takes_routes(datagram: bytes, *, devices: Set[int], protocol: int, is_wanted
             return True
         if kind in (_NEWLINK, _DELLINK) and len(body) >= _LINK.size and _LINK.unpack_from(body)[2] in devices:
             return True
-        if kind in (_NEWROUTE, _DELROUTE):
+        if _is_route(kind, body):
             written = kind == _NEWROUTE and _ROUTE.unpack_from(body)[5] == protocol
             if not written and is_wanted(_prefix(body)):
                 return True
     return False
 
 
+def is_own(datagram: bytes, *, protocol: int) -> bool:
+    """Nothing but routes of the protocol: the answer to what we wrote ourselves."""
+    return all(_is_route(kind, body) and _ROUTE.unpack_from(body)[5] == protocol for kind, body in _messages(datagram))
+
+
+def _is_route(kind: int, body: bytes) -> bool:
+    return kind in (_NEWROUTE, _DELROUTE) and len(body) >= _ROUTE.size
+
+
 def _messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message."""
     at = 0
-    while at + _HEADER.size + _ROUTE.size <= len(datagram):
+    while at + _HEADER.size <= len(datagram):
         length, kind, *_ = _HEADER.unpack_from(datagram, at)
-        if length < _HEADER.size + _ROUTE.size:
+        if length < _HEADER.size:
             return
         yield kind, datagram[at + _HEADER.size : at + length]
         at += -(-length // _ALIGN) * _ALIGN

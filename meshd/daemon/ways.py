@@ -14,7 +14,7 @@ from datapath.entries import config_entry
 from datapath.layout import Cfg
 from meshd.daemon.datapath import Datapath
 from meshd.daemon.mesh import Mesh
-from meshd.daemon.netevents import takes_routes
+from meshd.daemon.netevents import is_own, takes_routes
 from meshd.daemon.underlay import open_events
 from meshd.daemon.wantedroutes import EXPORTS, ROUTES
 from meshd.reconcile.loop import Reconciler
@@ -116,11 +116,13 @@ class Ways:
             events.close()
 
     def _drain(self, events: socket.socket) -> None:
-        """Only that something moved counts; the kernel says so too when it had to drop events."""
+        """Only that something moved counts, and was not us; the kernel says so too when it had to drop events."""
         try:
             while datagram := events.recv(EVENTS_BYTES):
-                self._due.set()
-                self._shaken |= self._is_shaking(datagram)
+                if shaking := self._is_shaking(datagram):
+                    self._shaken = True
+                if shaking or not is_own(datagram, protocol=PROTOCOL):
+                    self._due.set()
         except BlockingIOError:
             return
         except OSError:

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from meshd.daemon.netevents import takes_routes
+from meshd.daemon.netevents import is_own, takes_routes
 
 OURS, DEVICES, PREFIXES = 109, {3, 9}, {b"20.0.0.0/24", b"fd00:20::/64"}
 
@@ -53,3 +53,17 @@ def route(kind: int, protocol: int, destination: str = "198.51.100.0/24") -> byt
 )
 def test_what_takes_routes(datagram: bytes, expected: bool) -> None:
     assert takes_routes(datagram, devices=DEVICES, protocol=OURS, is_wanted=PREFIXES.__contains__) is expected
+
+
+@pytest.mark.parametrize(
+    ("datagram", "expected"),
+    [
+        (route(24, OURS), True),
+        (route(25, OURS) + route(24, OURS), True),
+        (route(24, OURS) + route(24, 12), False),
+        (link(16, 9), False),
+        (message(20, bytes(8)) + route(24, OURS), False),
+    ],
+)
+def test_what_we_wrote_ourselves_is_no_reason_to_ask_again(datagram: bytes, expected: bool) -> None:
+    assert is_own(datagram, protocol=OURS) is expected
