@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,6 @@ from tests.support.etcd import Etcd, etcdctl_environment
 from tests.support.proxy import Proxy, Reader, reader
 
 pytestmark = pytest.mark.etcd
-
-
-@pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
 
 
 def test_etcdctl_reads_what_the_remote_role_may_and_writes_nothing(etcd: Etcd, proxy: Proxy) -> None:

@@ -1,8 +1,7 @@
 """The proxy beside the etcd it serves: equal answers to equal questions, at the same revision."""
 
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -21,12 +20,8 @@ _QUESTIONS = 300
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    try:
-        yield running
-    finally:
-        running.kill()
+def proxy(idle_proxy: Proxy) -> Proxy:
+    return idle_proxy
 
 
 def await_revision(proxy: Proxy, revision: int) -> None:

@@ -1,8 +1,6 @@
 """The audit log of a real proxy: who opened, what they watched, what was refused."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -11,17 +9,6 @@ from tests.support.etcd import Etcd
 from tests.support.proxy import Proxy, Reader, reader
 
 pytestmark = pytest.mark.etcd
-
-
-@pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
 
 
 def audit_lines(proxy: Proxy) -> list[str]:

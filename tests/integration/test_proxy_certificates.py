@@ -1,7 +1,7 @@
 """Certificates of both sides change, end, or were made by a clock that is off, while a reader watches."""
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.etcd
 
 STATE, STATE_END = b"cilium/state/", b"cilium/state0"
 REMOTE, SERVER = Leaf.parse("remote-c2"), Leaf.parse("server-c1")
-
-
-@pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
 
 
 @asynccontextmanager

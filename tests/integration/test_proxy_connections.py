@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -25,16 +24,10 @@ _LIMITS = "limits: {connections: 20, peer_connections: 2}"
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
+def proxy_options(tmp_path: Path) -> tuple[str, ...]:
     config = tmp_path / "proxy.yaml"
     config.write_text(_LIMITS)
-    running = Proxy(tmp_path / "proxy", etcd.url, options=(f"--config={config}",))
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
+    return (f"--config={config}",)
 
 
 def context(proxy: Proxy, certificate: Path | None, *alpn: str) -> ssl.SSLContext:

@@ -15,17 +15,6 @@ from tests.support.proxy import Proxy
 pytestmark = pytest.mark.etcd
 
 
-@pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
-
-
 class Client:
     """The reader's process, asked line by line."""
 

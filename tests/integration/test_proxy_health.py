@@ -3,7 +3,6 @@
 import asyncio
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,13 @@ def health() -> str:
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd, health: str) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url, options=(f"--health={health}",))
-    try:
-        yield running
-    finally:
-        running.kill()
+def proxy_options(health: str) -> tuple[str, ...]:
+    return (f"--health={health}",)
+
+
+@pytest.fixture
+def proxy(idle_proxy: Proxy) -> Proxy:
+    return idle_proxy
 
 
 def fetch(health: str, path: str) -> tuple[int, str]:

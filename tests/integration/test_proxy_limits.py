@@ -1,13 +1,11 @@
 """A peer over its limits gets a clear answer, and the others do not notice."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 
-from tests.support.etcd import Etcd
 from tests.support.proxy import Proxy, Reader, reader
 
 pytestmark = pytest.mark.etcd
@@ -22,16 +20,10 @@ limits:
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
+def proxy_options(tmp_path: Path) -> tuple[str, ...]:
     config = tmp_path / "proxy.yaml"
     config.write_text(_CONFIG)
-    running = Proxy(tmp_path / "proxy", etcd.url, options=(f"--config={config}",))
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
+    return (f"--config={config}",)
 
 
 async def test_streams_and_watches(proxy: Proxy) -> None:

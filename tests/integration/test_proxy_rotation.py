@@ -1,7 +1,6 @@
 """Certificates change under a running proxy: new connections see the new ones, open streams do not notice."""
 
 import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,17 +17,6 @@ from tests.support.proxy import Proxy, Reader, reader
 pytestmark = pytest.mark.etcd
 
 STATE, STATE_END = b"cilium/state/", b"cilium/state0"
-
-
-@pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url)
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
 
 
 def served_certificate(proxy: Proxy) -> str:

@@ -1,6 +1,5 @@
 """The users file changes under a running proxy."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -23,14 +22,8 @@ def users(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, etcd: Etcd, users: Path) -> Iterator[Proxy]:
-    running = Proxy(tmp_path / "proxy", etcd.url, options=(f"--users={users}",))
-    running.start()
-    try:
-        running.await_synced()
-        yield running
-    finally:
-        running.kill()
+def proxy_options(users: Path) -> tuple[str, ...]:
+    return (f"--users={users}",)
 
 
 def write(file: Path, text: str) -> None:
