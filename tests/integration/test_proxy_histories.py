@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.etcd import Etcd
-from tests.support.histories import Fault, Truth, check_history, run_history, write_once
+from tests.support.histories import Fault, Truth, Writer, check_history, run_history
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.etcd
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.etcd
 SEEDS = range(int(os.environ.get("MESHD_HISTORY_SEEDS", "3")))
 
 
-def faults(etcd: Etcd, proxies: list[Proxy], truth: Truth) -> list[Fault]:
+def faults(etcd: Etcd, proxies: list[Proxy], writer: Writer) -> list[Fault]:
     def restart_etcd(chance: random.Random) -> None:
         etcd.kill() if chance.random() < 0.5 else etcd.stop()
         etcd.start()
@@ -34,12 +34,12 @@ def faults(etcd: Etcd, proxies: list[Proxy], truth: Truth) -> list[Fault]:
         proxy = chance.choice(proxies)
         os.kill(proxy.pid, signal.SIGSTOP)
         for number in range(20):
-            write_once(chance, etcd, truth, -number)
+            writer.write(-number)
         os.kill(proxy.pid, signal.SIGCONT)
 
     def compact(chance: random.Random) -> None:
-        if truth:
-            etcd.compact(max(truth))
+        if writer.truth:
+            etcd.compact(max(writer.truth))
 
     return [restart_etcd, restart_proxy, freeze_proxy, compact]
 
@@ -60,6 +60,8 @@ def proxies(tmp_path: Path, etcd: Etcd) -> Iterator[list[Proxy]]:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_recorded_histories_are_etcds(seed: int, etcd: Etcd, proxies: list[Proxy]) -> None:
     truth: Truth = {}
-    followers = await run_history(random.Random(seed), etcd, proxies, truth, faults(etcd, proxies, truth), steps=400)
+    chance = random.Random(seed)
+    writers = [Writer(random.Random(chance.random()), etcd, truth, name) for name in "ab"]
+    followers = await run_history(chance, etcd, proxies, writers, faults(etcd, proxies, writers[0]), steps=300)
     check_history(etcd, truth, followers)
     assert not any("Traceback" in proxy.log.read_text() for proxy in proxies)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.etcd import Etcd
-from tests.support.histories import STATE, STATE_END, Fault, Truth, check_history, run_history, write_once
+from tests.support.histories import STATE, STATE_END, Fault, Truth, Writer, check_history, run_history
 from tests.support.proxy import Proxy, reader
 from tests.support.relay import Relay
 
@@ -47,10 +47,10 @@ def network(tmp_path: Path, etcd: Etcd) -> Iterator[Network]:
         upstream.close()
 
 
-def faults(etcd: Etcd, network: Network, truth: Truth) -> list[Fault]:
+def faults(network: Network, writer: Writer) -> list[Fault]:
     def write(chance: random.Random) -> None:
         for number in range(chance.randrange(30)):
-            write_once(chance, etcd, truth, -number)
+            writer.write(-number)
 
     def cut(chance: random.Random) -> None:
         relay = chance.choice([network.readers, network.upstream])
@@ -81,9 +81,10 @@ def faults(etcd: Etcd, network: Network, truth: Truth) -> list[Fault]:
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_histories_over_a_bad_network_are_etcds(seed: int, etcd: Etcd, network: Network) -> None:
     truth: Truth = {}
-    possible = faults(etcd, network, truth)
     chance = random.Random(seed)
-    followers = await run_history(chance, etcd, [network.proxy], truth, possible, steps=300, fault_every=15)
+    writer = Writer(random.Random(chance.random()), etcd, truth, "a")
+    possible = faults(network, writer)
+    followers = await run_history(chance, etcd, [network.proxy], [writer], possible, steps=300, fault_every=15)
     check_history(etcd, truth, followers)
     assert network.readers.accepted > 10
     assert "Traceback" not in network.proxy.log.read_text()

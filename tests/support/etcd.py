@@ -114,6 +114,17 @@ class Etcd:
         found = self.kv.Range(rpc_pb2.RangeRequest(key=start, range_end=end)).kvs
         return {entry.key.decode(): bytes(entry.value) for entry in found}
 
+    def grant_lease(self, ttl_s: int) -> int:
+        """A new lease; returns its ID."""
+        stub: Any = rpc_pb2_grpc.LeaseStub
+        return int(stub(self._open_channel()).LeaseGrant(rpc_pb2.LeaseGrantRequest(TTL=ttl_s)).ID)
+
+    def revoke_lease(self, lease: int) -> int:
+        """Ends a lease, as if it had expired; returns the revision at which its keys were deleted."""
+        stub: Any = rpc_pb2_grpc.LeaseStub
+        request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+        return int(stub(self._open_channel()).LeaseRevoke(request).header.revision)
+
     def compact(self, revision: int) -> None:
         self.kv.Compact(rpc_pb2.CompactionRequest(revision=revision, physical=True))
 

@@ -1,8 +1,9 @@
 """Recorded histories: what readers hear while things break must be etcd's own history.
 
-A writer puts, deletes and commits transactions, and keeps etcd's answers as the truth. Readers list, watch and resume
-as etcd's client does. Each stretch that a reader has heard must be Ordered, Unique, Atomic and Reliable: exactly the
-truth's events of those revisions; and in the end all have the same keys as etcd.
+Writers put, delete, commit transactions and let leases end, and keep etcd's answers as the truth. Readers list, watch,
+ask how far they have heard, and resume as etcd's client does; one of them reads slowly. Each stretch that a reader has
+heard must be Ordered, Unique, Atomic and Reliable: exactly the truth's events of those revisions; what it was told of
+its progress is a point to resume at (Bookmarkable); and in the end all have the same keys as etcd.
 """
 
 import asyncio
@@ -40,10 +41,12 @@ class Follower:
     proxies: list[Proxy]
     certificate: Path
     chance: random.Random
+    reads_after_s: float = 0.0
     keys: dict[bytes, bytes] = field(default_factory=dict)
     stretches: list[Stretch] = field(default_factory=list)
     cluster_ids: set[int] = field(default_factory=set)
     revision: int = 0
+    bookmarks: int = 0
     done: bool = False
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -61,6 +64,9 @@ class Follower:
             await self._list(reading)
         async with reading.watch(STATE, STATE_END, start_revision=self.revision + 1) as watch:
             while not self.done and await self._hear(watch):
+                await asyncio.sleep(self.reads_after_s)
+                if self.chance.random() < 0.1:
+                    await watch.ask_progress()
                 if self.chance.random() < 0.02:
                     return  # goes elsewhere, as if its connection broke
 
@@ -92,10 +98,16 @@ class Follower:
                 self.keys[event.kv.key] = value
             self.done = self.done or event.kv.key == MARK
         if answer.events:
-            self.revision = self.stretches[-1].heard = answer.events[-1].kv.mod_revision
+            self._reach(answer.events[-1].kv.mod_revision)
             assert answer.header.revision >= self.revision
-            self.moved.set()
+        elif answer.watch_id < 0:  # how far it has heard: nothing up to there may come later
+            self._reach(answer.header.revision)
+            self.bookmarks += 1
         return True
+
+    def _reach(self, revision: int) -> None:
+        self.revision = self.stretches[-1].heard = max(self.revision, revision)
+        self.moved.set()
 
 
 def check_stretch(stretch: Stretch, truth: Truth) -> None:
@@ -109,20 +121,48 @@ def check_stretch(stretch: Stretch, truth: Truth) -> None:
     assert by_revision == expected, "not the truth: an event is missing, split off or invented"
 
 
-def write_once(chance: random.Random, etcd: Etcd, truth: Truth, number: int) -> None:
-    keys = [b"cilium/state/%d" % chance.randrange(8) for _ in range(3)]
-    value = b"%d" % number
-    action = chance.random()
-    if action < 0.55:
-        truth[etcd.put(keys[0], value)] = {(keys[0], value)}
-    elif action < 0.8:
-        revision = etcd.put_all({key.decode(): value.decode() for key in keys})
-        truth[revision] = {(key, value) for key in keys}
-    else:
-        existed = {key for key in keys[:1] if etcd.get(key) is not None}
-        revision = etcd.delete(keys[0])
-        if existed:
-            truth[revision] = {(key, None) for key in existed}
+class Writer:
+    """Puts, deletes, transactions, keys with leases that end, in keys of its own; `truth` has what etcd made of it."""
+
+    def __init__(self, chance: random.Random, etcd: Etcd, truth: Truth, name: str) -> None:
+        self.truth = truth
+        self._chance = chance
+        self._etcd = etcd
+        self._keys = [b"cilium/state/%s%d" % (name.encode(), number) for number in range(6)]
+        self._leased: dict[bytes, int] = {}  # keys with a lease
+
+    def write(self, number: int) -> None:
+        """One commit, or none if there was nothing to delete."""
+        chance, value = self._chance, b"%d" % number
+        keys = [chance.choice(self._keys) for _ in range(3)]
+        action = chance.random()
+        if action < 0.45:
+            self._put(keys[0], value)
+        elif action < 0.65:
+            revision = self._etcd.put_all({key.decode(): value.decode() for key in keys})
+            self._note(revision, {(key, value) for key in keys})
+        elif action < 0.8:
+            lease = next(iter(self._leased.values()), 0) if chance.random() < 0.5 else 0
+            self._put(keys[0], value, lease or self._etcd.grant_lease(600))
+        elif action < 0.9 and self._leased:
+            lease = chance.choice(list(self._leased.values()))
+            gone = {key for key, held in self._leased.items() if held == lease}
+            self._note(self._etcd.revoke_lease(lease), {(key, None) for key in gone})
+        else:
+            existed = self._etcd.get(keys[0]) is not None
+            revision = self._etcd.delete(keys[0])
+            if existed:
+                self._note(revision, {(keys[0], None)})
+
+    def _put(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        self._note(self._etcd.put(key, value, lease=lease), {(key, value)})
+        if lease:
+            self._leased[key] = lease
+
+    def _note(self, revision: int, changes: set[tuple[bytes, bytes | None]]) -> None:
+        self.truth[revision] = changes
+        for key, _ in changes:
+            self._leased.pop(key, None)
 
 
 async def heard(follower: Follower, revision: int) -> None:
@@ -136,27 +176,28 @@ async def run_history(
     chance: random.Random,
     etcd: Etcd,
     proxies: list[Proxy],
-    truth: Truth,
+    writers: Sequence[Writer],
     faults: Sequence[Fault],
     *,
     steps: int,
     fault_every: int = 50,
 ) -> list[Follower]:
-    """Writes `steps` times, with a fault in between now and then; returns the readers, who have heard everything."""
-    certificate = proxies[0].certificate("remote-c2")
-    followers = [Follower(proxies, certificate, random.Random(chance.random())) for _ in range(4)]
+    """All write `steps` times, with a fault in between now and then; returns the readers, who have heard everything."""
+    certificate, truth = proxies[0].certificate("remote-c2"), writers[0].truth
+    quick = [Follower(proxies, certificate, random.Random(chance.random())) for _ in range(3)]
+    slow = Follower(proxies, certificate, random.Random(chance.random()), reads_after_s=0.03)
     async with asyncio.timeout(_DEADLINE_S), asyncio.TaskGroup() as group:
-        for follower in followers:
+        for follower in (*quick, slow):
             group.create_task(follower.follow())
         for number in range(steps):
             if chance.random() < 1 / fault_every:
                 await asyncio.to_thread(chance.choice(faults), chance)
             else:
-                await asyncio.to_thread(write_once, chance, etcd, truth, number)
+                await asyncio.gather(*(asyncio.to_thread(writer.write, number) for writer in writers))
             if number % 10 == 0 and truth:
-                await heard(chance.choice(followers), max(truth))
+                await heard(chance.choice(quick), max(truth))
         truth[etcd.put(MARK, b"")] = {(MARK, b"")}
-    return followers
+    return [*quick, slow]
 
 
 def check_history(etcd: Etcd, truth: Truth, followers: list[Follower]) -> None:
@@ -167,4 +208,5 @@ def check_history(etcd: Etcd, truth: Truth, followers: list[Follower]) -> None:
         assert len(follower.cluster_ids) == 1
         for stretch in follower.stretches:
             check_stretch(stretch, truth)
+    assert sum(follower.bookmarks for follower in followers) > 0
     assert any(len(stretch.events) > 20 for follower in followers for stretch in follower.stretches)

@@ -36,6 +36,7 @@ class Proxy:
         self.certs = certs or directory / "certs"
         self.etcd_url = etcd_url
         self.options = options
+        self.environment: dict[str, str] = {}  # beside the test's own
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self.reached_at = self.address
         self.authority = load_ca(certs) if certs else init_ca(self.certs, now=datetime.now(UTC))
@@ -66,7 +67,8 @@ class Proxy:
         command += [f"--cert={self.server / 'tls.crt'}", f"--key={self.server / 'tls.key'}"]
         command += [f"--ca={self.certs / 'ca/ca.crt'}"]
         self._log_file = self.log.open("ab")
-        self._process = subprocess.Popen(command, stdout=self._log_file, stderr=self._log_file, env=os.environ)
+        environment = os.environ | self.environment
+        self._process = subprocess.Popen(command, stdout=self._log_file, stderr=self._log_file, env=environment)
 
     def stop(self) -> int:
         """Ends the process with SIGTERM; returns its exit code."""
@@ -209,9 +211,12 @@ class WatchCall:
             answers.append(await self.read())
         return answers
 
+    async def ask_progress(self) -> None:
+        await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+
     async def read_all(self) -> list[kv_pb2.Event]:
         """All events up to the server's answer to a request for its progress, which must come after them."""
-        await self._call.write(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
+        await self.ask_progress()
         events: list[kv_pb2.Event] = []
         while (answer := await self.read()).watch_id >= 0:
             assert not answer.canceled, answer
