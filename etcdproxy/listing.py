@@ -1,7 +1,7 @@
 """What upstream's answers mean: entries of a list, commits of a watch, which store they come from. Pure."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -33,11 +33,6 @@ class Goal:
         self._changed = changed
         self._total = total
 
-    @property
-    def distance(self) -> int:
-        """How many keys are known to be different there."""
-        return len(self._changed)
-
     def is_reached(self, history: History) -> bool:
         """Whether the history shows the goal's keys; to be asked after every commit."""
         if history.revision >= self._revision:
@@ -49,6 +44,16 @@ class Goal:
                 return False
             del self._changed[key]
         return len(history) == self._total
+
+
+def nearest_start(changed: Collection[int], oldest: int, most: int) -> int:
+    """The oldest revision, `oldest` at least, after which no more than `most` keys were changed last.
+
+    `changed` are the revisions after `oldest` at which keys were changed last.
+    """
+    if len(changed) <= most:
+        return oldest
+    return sorted(changed, reverse=True)[most]
 
 
 def read_entry(kv: kv_pb2.KeyValue) -> Entry:

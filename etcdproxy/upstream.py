@@ -23,6 +23,7 @@ from etcdproxy.listing import (
     derive_cluster_id,
     generation_of,
     is_same_history,
+    nearest_start,
     read_entry,
 )
 from etcdproxy.store import Store
@@ -133,28 +134,26 @@ class Upstream:
         generation = await connection.range(rpc_pb2.RangeRequest(key=GENERATION_KEY, revision=revision))
         # Never back over the point where a history was lost: what lies below belongs to another one.
         oldest = max([1, *(kv.mod_revision for kv in generation.kvs)])
-        look_back = self._look_back
+        at = max(revision - self._look_back, oldest)
+        changed = await self._changed(connection, at, revision)
+        at = nearest_start(changed.values(), at, _MAX_CHANGED)
         while True:
-            at = max(revision - look_back, oldest)
+            goal = Goal(revision, {key: last for key, last in changed.items() if last > at}, newest.count)
             try:
-                goal = await self._goal(connection, at, newest)
-                if goal.distance <= _MAX_CHANGED or at == revision:
-                    return await self._list_at(connection, at), goal, newest.header
+                return await self._list_at(connection, at), goal, newest.header
             except Overtaken:
                 if at == revision:
                     raise
-            look_back //= 10
+                at = revision - (revision - at) // 10
 
-    async def _goal(self, connection: Connection, at: int, newest: rpc_pb2.RangeResponse) -> Goal:
-        """What a history listed at `at` must catch up with."""
-        revision = newest.header.revision
+    async def _changed(self, connection: Connection, at: int, revision: int) -> dict[bytes, int]:
+        """The keys that were put after `at` and are there at `revision`, and when they were put last."""
         if at == revision:
-            return Goal(revision, {}, newest.count)
-        changed = rpc_pb2.RangeRequest(
+            return {}
+        request = rpc_pb2.RangeRequest(
             key=START, range_end=END, revision=revision, min_mod_revision=at + 1, keys_only=True
         )
-        later = {kv.key: kv.mod_revision for kv in (await connection.range(changed)).kvs}
-        return Goal(revision, later, newest.count)
+        return {kv.key: kv.mod_revision for kv in (await connection.range(request)).kvs}
 
     async def _list_at(self, connection: Connection, at: int) -> History:
         entries: dict[bytes, Entry] = {}

@@ -5,6 +5,7 @@ from etcdproxy.listing import (
     derive_cluster_id,
     generation_of,
     is_same_history,
+    nearest_start,
     read_commits,
 )
 from tests.support.entries import entry
@@ -62,3 +63,10 @@ def test_history_goes_on_only_at_the_same_etcd_and_not_backwards() -> None:
     assert is_same_history(header, cluster_id=4, revision=10)
     assert not is_same_history(header, cluster_id=4, revision=11)
     assert not is_same_history(header, cluster_id=5, revision=9)
+
+
+def test_a_history_starts_as_far_back_as_few_keys_were_changed() -> None:
+    assert nearest_start([], 5, 3) == 5
+    assert nearest_start([9, 7, 8], 5, 3) == 5
+    assert nearest_start([9, 7, 8, 6], 5, 3) == 6
+    assert nearest_start([9, 9, 9, 9, 6], 5, 3) == 9  # one commit of more: from there on none
