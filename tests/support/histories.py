@@ -56,7 +56,7 @@ class Follower:
             try:
                 async with proxy.channel(self.certificate) as channel:
                     await self._follow_at(Reader(channel, patient=False))
-            except (grpc.aio.AioRpcError, StreamEnded):
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, StreamEnded):  # the stream or the proxy has gone
                 await asyncio.sleep(0.02)
 
     async def _follow_at(self, reading: Reader) -> None:
