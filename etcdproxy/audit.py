@@ -34,8 +34,8 @@ class StreamRecord:
         if len(self.watched) < _MAX_WATCHED:
             self.watched[readable(start)] = None
 
-    def note_answer(self, size: int) -> None:
-        self.answers += 1
+    def note_answers(self, number: int, size: int) -> None:
+        self.answers += number
         self.sent += size
 
 

@@ -7,6 +7,7 @@ from grpc import StatusCode
 
 from etcdproxy.audit import Audit, StreamRecord
 from etcdproxy.http2.call import Call
+from etcdproxy.http2.frames import PREFIX_BYTES
 from etcdproxy.http2.status import Status
 from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer, Peers
@@ -17,13 +18,17 @@ from wire.proto import rpc_pb2
 DENIED = "etcdserver: permission denied"
 TOO_MANY = "meshd: too many"
 
+NOT_READ = Status(StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read")
 _LOST = Status(StatusCode.UNAVAILABLE, "meshd: the stream ended here, begin anew")
-_NOT_READ = Status(StatusCode.RESOURCE_EXHAUSTED, "meshd: this stream is not read")
 _NO_REQUEST = Status(StatusCode.INVALID_ARGUMENT, "meshd: not a WatchRequest")
 
 
 class Conversation:
     """An open stream of a peer. It is its own watches' gate: what they may see, and how many they may be."""
+
+    __slots__ = (
+        "_audit", "_call", "_ended", "_granted", "_peers", "_record", "_watch", "peer",
+    )  # fmt: skip
 
     def __init__(
         self, hub: Hub, peers: Peers, audit: Audit, peer: Peer, granted: tuple[Interval, ...], call: Call
@@ -66,7 +71,7 @@ class Conversation:
     def end_if_stalled(self, now: float, stall_s: float) -> None:
         """Ends the stream if its reader has taken nothing for so long; `now` is the event loop's time."""
         if self._call.since is not None and now - self._call.since > stall_s:
-            self._finish(_NOT_READ, at_once=True)
+            self._finish(NOT_READ, at_once=True)
 
     async def run(self) -> None:
         """Serves the stream until it ends."""
@@ -98,13 +103,16 @@ class Conversation:
             self._finish(_NO_REQUEST)
         # A peer that asks for no more may still listen.
 
-    def _take(self) -> bytes | None:
+    def _take(self, room: int) -> list[bytes]:
+        answers: list[bytes] = []
+        size = 0
         try:
-            answer = self._watch.take()
+            while size < room and (answer := self._watch.take()) is not None:
+                answers.append(answer)
+                size += PREFIX_BYTES + len(answer)
         except StreamLost:
             self._finish(_LOST)
-            return None
-        if answer is not None:
-            self._record.note_answer(len(answer))
-            self._peers.count_answer(len(answer))
-        return answer
+        if answers:
+            self._record.note_answers(len(answers), size)
+            self._peers.count_answers(len(answers), size)
+        return answers

@@ -20,8 +20,12 @@ _UINT64 = (1 << 64) - 1
 
 def encode_varint(number: int) -> bytes:
     """A non-negative number as protobuf writes it."""
-    if number < 0x80:
-        return _SHORT[number]
+    if number < len(_SMALL):
+        return _SMALL[number]
+    return _encode_varint(number)
+
+
+def _encode_varint(number: int) -> bytes:
     parts = bytearray()
     while number >= 0x80:
         parts.append(number & 0x7F | 0x80)
@@ -30,7 +34,7 @@ def encode_varint(number: int) -> bytes:
     return bytes(parts)
 
 
-_SHORT = [bytes([number]) for number in range(0x80)]
+_SMALL = [_encode_varint(number) for number in range(0x1000)]  # lengths of nearly all entries
 
 
 def encode_header(store: Store, revision: int) -> bytes:

@@ -37,23 +37,12 @@ class Change(NamedTuple):
     after: Entry | None
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """All changes of one revision."""
+class Commit(NamedTuple):
+    """All changes of one revision. `size`: bytes of memory that keeping it costs, roughly."""
 
     revision: int
     changes: tuple[Change, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that keeping it costs, roughly."""
-        return sum(
-            _EVENT_OVERHEAD
-            + len(change.key)
-            + (len(change.before.field) if change.before else 0)
-            + (len(change.after.field) if change.after else 0)
-            for change in self.changes
-        )
+    size: int
 
 
 class Compacted(Exception):
@@ -110,14 +99,20 @@ class History:
         """Applies all changes of one revision; None if that revision is not a new one."""
         if revision <= self.revision:
             return None
-        changes = []
+        changes: list[Change] = []
+        size, entries = 0, self._entries
         for key, after in puts_and_deletes:
-            changes.append(Change(key, self._entries.get(key), after))
-            if after is None:
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = after
-        commit = Commit(revision, tuple(changes))
+            before = entries.get(key)
+            changes.append(Change(key, before, after))
+            size += _EVENT_OVERHEAD + len(key)
+            if before is not None:
+                size += len(before.field)
+            if after is not None:
+                size += len(after.field)
+                entries[key] = after
+            elif before is not None:
+                del entries[key]
+        commit = Commit(revision, tuple(changes), size)
         self.revision = revision
         self._commits.append(commit)
         self._events += len(changes)

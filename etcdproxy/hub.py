@@ -2,35 +2,20 @@
 
 Level, not edge: a watcher has no queue. It only knows the revision from which it is behind; what it is to get is
 read from the shared history when its stream can take it. So a watcher that does not read costs nothing, and it is
-told `compacted` once the history has moved past it. Watchers of the same interval share the encoded events.
+told `compacted` once the history has moved past it. Watchers of the same selection share the encoded events, and where
+their ids are equal, as those of equal programs are, the whole message.
 """
 
 import asyncio
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from etcdproxy.encoding import encode_delete, encode_header, encode_put
-from etcdproxy.history import Change, Commit, Entry, History
-from etcdproxy.policy import Interval
+from etcdproxy.batches import Batch, Selection, Shared, Shelf, collect_batch
+from etcdproxy.encoding import encode_header
+from etcdproxy.history import Entry, History
 from etcdproxy.store import Store
-
-BATCH_BYTES = 512 << 10  # events of one answer, unless one commit alone is bigger
-PART_BYTES = 1 << 20  # of a bigger commit, for a watcher that takes fragments
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What a watcher wants to hear of; watchers with equal selections share their encoded events."""
-
-    interval: Interval
-    puts: bool = True
-    deletes: bool = True
-    previous: bool = False
-
-    def wants(self, change: Change) -> bool:
-        return (self.puts if change.after else self.deletes) and self.interval.holds(change.key)
 
 
 class Listener(Protocol):
@@ -58,25 +43,14 @@ class Watcher:
     wants_progress: bool = False
     behind_from: int | None = None
     told: bool = False
+    group: "Group | None" = None
 
 
-class Batch(NamedTuple):
-    """Encoded events up to and with `revision`; `more` if others follow at once.
-
-    They are joined to one part; to several of about PART_BYTES only if one commit is bigger than that.
-    """
-
-    parts: list[bytes]
-    revision: int
-    more: bool
-
-
-@dataclass(slots=True)
-class _Group:
-    """The watchers of one selection, and the events that the last of them got."""
+@dataclass(slots=True, eq=False)
+class Group(Shared):
+    """The watchers of one selection."""
 
     watchers: dict[Watcher, None] = field(default_factory=dict)
-    batch: tuple[tuple[int, int], Batch] | None = None
 
 
 class Hub:
@@ -86,7 +60,8 @@ class Hub:
         self.ready = asyncio.Event()
         self.history = History({}, 0)
         self.store = Store(0, 0, 0)
-        self._groups: dict[Selection, _Group] = {}
+        self._groups: dict[Selection, Group] = {}
+        self._shelf = Shelf()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited = 0
         self._header = (-1, b"")
@@ -126,8 +101,7 @@ class Hub:
         self.history, self.store = history, store
         self._header = (-1, b"")
         self.ready.set()
-        for group in self._groups.values():
-            group.batch = None
+        self._shelf.clear()
         for watcher in [watcher for group in self._groups.values() for watcher in group.watchers]:
             if not same:
                 watcher.listener.lose()
@@ -140,35 +114,40 @@ class Hub:
         """Takes over what changes without a loss of history: member and raft term."""
         self.store = store
         self._header = (-1, b"")
+        self._shelf.clear()
 
     def add(self, watcher: Watcher) -> None:
         """Begins a watch; a start revision of 0 means from the next one on."""
         watcher.start = watcher.start or self.history.revision + 1
-        self._groups.setdefault(watcher.selection, _Group()).watchers[watcher] = None
+        group = self._groups.get(watcher.selection)
+        if group is None:
+            group = self._groups[watcher.selection] = Group(watcher.selection)
+        watcher.group = group
+        group.watchers[watcher] = None
         if watcher.start <= self.history.revision:
             watcher.behind_from = watcher.start
             watcher.listener.wake(watcher)
 
     def remove(self, watcher: Watcher) -> None:
-        group = self._groups.get(watcher.selection)
+        group, watcher.group = watcher.group, None
         if group is None:
             return
-        group.watchers.pop(watcher, None)
+        del group.watchers[watcher]
         if not group.watchers:
-            del self._groups[watcher.selection]
+            self._shelf.drop(group)
+            del self._groups[group.selection]
 
     def fetch(self, watcher: Watcher) -> Batch:
         """The next events of a watcher that is behind; it is then behind from what follows. Raises Compacted."""
-        begin = watcher.behind_from
-        if begin is None:
-            return Batch([], self.history.revision, more=False)
-        group = self._groups[watcher.selection]
-        span = (begin, self.history.revision)
-        if group.batch is not None and group.batch[0] == span:
-            batch = group.batch[1]
+        begin, end, group = watcher.behind_from, self.history.revision, watcher.group
+        if begin is None or group is None:
+            return Batch([], end, more=False)
+        if group.batch is not None and group.begin == begin and group.end == end:
+            batch = group.batch
         else:
-            batch = _collect(self.history, watcher.selection, begin)
-            group.batch = (span, batch) if len(group.watchers) > 1 else None
+            batch = collect_batch(self.history, group.selection, begin)
+            if len(group.watchers) > 1:
+                self._shelf.put(group, batch, begin, end)
         watcher.behind_from = batch.revision + 1 if batch.more else None
         return batch
 
@@ -192,34 +171,3 @@ class Hub:
             future = heapq.heappop(self._waiters)[2]
             if not future.done():
                 future.set_result(None)
-
-
-def _collect(history: History, selection: Selection, begin: int) -> Batch:
-    """Encodes whole commits until there is enough for one answer: a revision is never split."""
-    parts: list[bytes] = []
-    events: list[bytes] = []
-    size, revision, more = 0, history.revision, False
-    for commit in history.commits_from(begin):
-        if parts or size >= BATCH_BYTES:
-            revision, more = commit.revision - 1, True
-            break
-        for event in _encode(commit, selection):
-            if size + len(event) > PART_BYTES and events:
-                parts.append(b"".join(events))
-                events, size = [], 0
-            events.append(event)
-            size += len(event)
-    if events:
-        parts.append(b"".join(events))
-    return Batch(parts, revision, more)
-
-
-def _encode(commit: Commit, selection: Selection) -> Iterable[bytes]:
-    for change in commit.changes:
-        if not selection.wants(change):
-            continue
-        previous = change.before.field if selection.previous and change.before else None
-        if change.after:
-            yield encode_put(change.after.field, previous)
-        else:
-            yield encode_delete(change.key, commit.revision, previous)

@@ -99,8 +99,8 @@ class Peers:
         peer.watches += difference
         self.watches += difference
 
-    def count_answer(self, size: int) -> None:
-        self.answers += 1
+    def count_answers(self, number: int, size: int) -> None:
+        self.answers += number
         self.sent += size
 
     def all(self) -> list[Peer]:

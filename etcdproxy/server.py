@@ -16,6 +16,7 @@ from etcdproxy.http2.call import Call
 from etcdproxy.http2.reader import Reader
 from etcdproxy.http2.status import Status
 from etcdproxy.http2.tls import refusal, server_context
+from etcdproxy.http2.turn import Turn
 from etcdproxy.peers import Peer
 from etcdproxy.service import Service
 
@@ -62,6 +63,7 @@ class Server:
         self._empty.set()
         self._looking: asyncio.TimerHandle | None = None
         self._stopping = False
+        self.turn = Turn(asyncio.get_running_loop())
 
     async def start(self) -> None:
         self._listen()

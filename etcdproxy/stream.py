@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from etcdproxy.batches import Selection
 from etcdproxy.encoding import encode_watch
 from etcdproxy.history import Compacted
-from etcdproxy.hub import Hub, Selection, Watcher
+from etcdproxy.hub import Hub, Watcher
 from etcdproxy.policy import Interval
 from wire.proto import rpc_pb2
 
@@ -44,6 +45,11 @@ class WatchStream:
 
     The gate decides what may be watched.
     """
+
+    __slots__ = (
+        "_answers", "_behind", "_fragments", "_gate", "_hub", "_lost", "_next_id", "_progress_wanted", "_room",
+        "_wake", "_watchers",
+    )  # fmt: skip
 
     def __init__(self, hub: Hub, gate: Gate, wake: Callable[[], None] = lambda: None) -> None:
         self._hub = hub
@@ -197,7 +203,7 @@ class WatchStream:
             self._fragments.extend(encode_watch(header, watch_id, part, fragment=True) for part in parts)
             self._fragments.append(encode_watch(header, watch_id, last))
             return self._fragments.popleft()
-        return encode_watch(header, watch_id, b"".join(batch.parts))
+        return batch.message(header, watch_id)
 
     def _end_compacted(self, watcher: Watcher, revision: int) -> None:
         self._forget(watcher)

@@ -17,7 +17,7 @@ from etcdproxy.http2.status import Refused, Status
 MAX_REQUEST_BYTES = 64 << 10  # a key and a range end, nothing that a reader asks is bigger
 _MAX_WAITING = 64  # messages not read by the handler, then the reader must wait
 
-Source = Callable[[], bytes | None]
+Source = Callable[[int], list[bytes]]
 
 
 class Carrier(Protocol):
@@ -39,6 +39,12 @@ class Carrier(Protocol):
 class Call:
     """`window` is what the reader can take at once. `since` is when the call, wanting to send, last could."""
 
+    __slots__ = (
+        "_carrier", "_complete", "_gone", "_messages", "_over", "_partial", "_waiter", "address", "answered",
+        "begun", "deadline", "name", "path", "pending", "since", "source", "status", "stream", "task",
+        "unacknowledged", "window",
+    )  # fmt: skip
+
     def __init__(self, carrier: Carrier, stream: int, path: str, *, name: str, address: str, window: int) -> None:
         self.stream = stream
         self.path = path
@@ -59,6 +65,8 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._complete = False
         self._waiter: asyncio.Future[None] | None = None
+        self._over: asyncio.Future[None] | None = None
+        self._gone = False
 
     @property
     def is_full(self) -> bool:
@@ -96,7 +104,10 @@ class Call:
         self._carrier.wants(self)
 
     def pull_from(self, source: Source) -> None:
-        """Asks `source` for messages whenever there is room, until it gives None; then after each `wake`."""
+        """Asks `source` for messages whenever there is room for some bytes; after each `wake` if it gave too few.
+
+        What it gives may be too much by no more than its last message. A message counts with its PREFIX_BYTES.
+        """
         self._carrier.open(self)
         self.source = source
         self._carrier.wants(self)
@@ -118,8 +129,16 @@ class Call:
                 self.pending = None
             self._carrier.wants(self)
 
+    async def over(self) -> None:
+        """Waits until the call has ended for its reader: what was taken is sent, or nobody wants it."""
+        if not self._gone:
+            self._over = asyncio.get_running_loop().create_future()
+            await self._over
+
     def cut(self, status: Status) -> None:
-        """Ends the call, at once and whatever its handler does."""
+        """Ends the call, at once and whatever its handler does; also one whose answer is on its way."""
+        if self.status is not None:
+            self._carrier.reset(self, status)
         self.finish(status, at_once=True)
         if self.task is not None:
             self.task.cancel()
@@ -151,6 +170,9 @@ class Call:
     def forget(self) -> None:
         """The call is over for its reader; nothing more is sent."""
         self.source = self.pending = None
+        self._gone = True
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
         if self.deadline is not None:
             self.deadline.cancel()
 

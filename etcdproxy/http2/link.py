@@ -37,6 +37,11 @@ class User(Protocol):
 class TlsLink:
     """One connection, from its handshake on. `tls` tells of certificate and protocol."""
 
+    __slots__ = (
+        "_closing", "_gone", "_incoming", "_lingering", "_loop", "_outgoing", "_reads", "_socket", "_unsent",
+        "_user", "_writes", "is_open", "tls",
+    )  # fmt: skip
+
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, user: User) -> None:
         self._socket = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -71,10 +76,11 @@ class TlsLink:
                 written += self.tls.write(memoryview(data)[written:])
         except ssl.SSLError:
             return self.abort()
-        if not self._writes:
+        if self._writes:
+            if self._waiting > _PAUSE:
+                self._read_no_more()
+        elif not self._send_at_once():
             self._send()
-        elif self._waiting > _PAUSE:
-            self._read_no_more()
 
     def close(self) -> None:
         """Sends what waits, says goodbye, and ends."""
@@ -103,6 +109,18 @@ class TlsLink:
     @property
     def _waiting(self) -> int:
         return len(self._unsent) + self._outgoing.pending
+
+    def _send_at_once(self) -> bool:
+        """The frequent case: nothing waits, and the kernel takes all. False: what is left is `_unsent`."""
+        data = self._outgoing.read()
+        try:
+            sent = self._socket.send(data)
+        except OSError:
+            sent = 0  # `_send` meets it again
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(data)[sent:]
+        return False
 
     def _send(self) -> None:
         try:

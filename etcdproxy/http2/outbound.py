@@ -4,7 +4,7 @@ A call is asked for messages only while there is room for them, the calls of a c
 call's turn share DATA frames. At most one message of a call is half sent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from etcdproxy.http2.call import Call
 from etcdproxy.http2.frames import MAX_WINDOW, PREFIX_BYTES, data_head, message_prefix
@@ -24,6 +24,10 @@ class Outbound:
 
     `clock` gives the event loop's time.
     """
+
+    __slots__ = (
+        "_clock", "_ended", "_ready", "max_frame", "window",
+    )  # fmt: skip
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -64,12 +68,12 @@ class Outbound:
         if call.since is not None:
             self.wants(call)
 
-    def fill(self, parts: list[bytes | memoryview], room: int) -> Iterator[tuple[Call, Status]]:
-        """Adds frames of the calls that are ready. Gives those that end here: their last frames follow at once."""
-        while self._ended:
-            yield self._ended.popitem()
+    def fill(self, parts: list[bytes | memoryview], room: int) -> list[tuple[Call, Status]]:
+        """Adds frames of the calls that are ready. Returns those that have ended: their last frames follow these."""
+        ended = list(self._ended.items())
+        self._ended.clear()
         if not self._ready:
-            return
+            return ended
         now = self._clock()
         while self._ready and room > 0 and self.window > 0:
             call = next(iter(self._ready))
@@ -78,34 +82,34 @@ class Outbound:
             if budget > 0:
                 room -= self._turn(call, parts, budget, now)
             if call.pending is None and call.status is not None:
-                yield call, call.status
+                ended.append((call, call.status))
             elif call.since is not None and call.window > 0:
                 self._ready[call] = None
         for call in self._ready:
             if call.since is None:
                 call.since = now
+        return ended
 
     def _turn(self, call: Call, parts: list[bytes | memoryview], budget: int, now: float) -> int:
         """What one call may send now: at most `budget` bytes; returns how many."""
         chunks: list[bytes | memoryview] = []
-        size = 0
+        left = budget
         call.since = now
         if call.pending is not None:
-            size = _cut(call, call.pending, budget, chunks)
-        while size < budget and call.pending is None:
-            message = call.source() if call.source is not None else None
-            if message is None:
+            left -= _cut(call, call.pending, left, chunks)
+        if left > 0 and call.pending is None:
+            for message in call.source(left) if call.source is not None else ():
+                prefix = message_prefix(len(message))
+                length = PREFIX_BYTES + len(message)
+                if length <= left:
+                    chunks += (prefix, message)
+                    left -= length
+                else:
+                    left -= _cut(call, memoryview(prefix + message), left, chunks)
+            if left > 0:
                 call.since = None
-                break
-            prefix = message_prefix(len(message))
-            length = PREFIX_BYTES + len(message)
-            if size + length <= budget:
-                chunks += (prefix, message)
-                size += length
-            else:
-                size += _cut(call, memoryview(prefix + message), budget - size, chunks)
-        self._frame(call, parts, chunks, size)
-        return size
+        self._frame(call, parts, chunks, budget - left)
+        return budget - left
 
     def _frame(self, call: Call, parts: list[bytes | memoryview], chunks: list[bytes | memoryview], size: int) -> None:
         call.window -= size

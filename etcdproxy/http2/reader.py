@@ -11,6 +11,7 @@ from etcdproxy.http2.link import TlsLink
 from etcdproxy.http2.session import Session
 from etcdproxy.http2.status import Status
 from etcdproxy.http2.tls import peer_name
+from etcdproxy.http2.turn import Turn
 
 GREETING_S = 10.0  # until the handshake is over and the first request is there
 PING_S = 20.0  # of silence, then it is asked whether it still lives
@@ -28,6 +29,10 @@ class House(Protocol):
 
     def leave(self, reader: "Reader") -> None:
         """The connection is gone."""
+
+    @property
+    def turn(self) -> Turn:
+        """What the connections have in common: when they send."""
 
     def version_for(self, name: str) -> str | None:
         """etcd's version, empty if it is not known yet; None if this reader may not know."""
@@ -100,7 +105,8 @@ class Reader:
 
     def _begin(self) -> Session:
         serve, name, address = self._house.serve, self.name, self.address
-        self._session = Session(self.link, serve, name=name, address=address, refusal=self._refusal)
+        turn, refusal = self._house.turn, self._refusal
+        self._session = Session(self.link, serve, turn, name=name, address=address, refusal=refusal)
         return self._session
 
     def _answer_in_http1(self) -> None:

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-import h2.config
-import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
@@ -20,7 +18,9 @@ from grpc import StatusCode
 
 from etcdproxy.http2 import frames
 from etcdproxy.http2.call import Call
-from etcdproxy.http2.frames import HEAD_BYTES, PREFACE
+from etcdproxy.http2.frames import HEAD_BYTES
+from etcdproxy.http2.intake import Frame, FrameTooLong, Intake
+from etcdproxy.http2.machine import MAX_FRAME, make_machine
 from etcdproxy.http2.outbound import Outbound, Overflow
 from etcdproxy.http2.status import (
     ANSWER,
@@ -32,29 +32,11 @@ from etcdproxy.http2.status import (
     reset_code,
     trailers,
 )
+from etcdproxy.http2.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-_MAX_STREAMS = 1_000  # open calls of one connection
-_MAX_HEADER_BYTES = 16 << 10
-_WINDOW = 128 << 10  # what a call may send before it is acknowledged
-_CONNECTION_WINDOW = 1 << 20
-_MAX_FRAME = 16 << 10
 _MAX_RESETS = 5_000  # calls that a reader may give up between two looks at it
-_DEFAULT_WINDOW = 65_535
-_Code = h2.settings.SettingCodes
-_SETTINGS = {
-    _Code.MAX_CONCURRENT_STREAMS: _MAX_STREAMS,
-    _Code.INITIAL_WINDOW_SIZE: _WINDOW,
-    _Code.MAX_HEADER_LIST_SIZE: _MAX_HEADER_BYTES,
-    _Code.MAX_FRAME_SIZE: _MAX_FRAME,
-}
-_CONFIG = h2.config.H2Configuration(
-    client_side=False,
-    header_encoding=False,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
 _NO_ERROR = h2.errors.ErrorCodes.NO_ERROR
 _CALM = h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
 _TOO_LATE = Status(StatusCode.DEADLINE_EXCEEDED, "meshd: not answered in time")
@@ -72,9 +54,8 @@ class Link(Protocol):
     def close(self) -> None:
         """Sends what it has and ends the connection."""
 
-
-class _Machine(h2.connection.H2Connection):
-    MAX_CLOSED_STREAMS = 1_000  # of which it remembers how they ended
+    def abort(self) -> None:
+        """Ends the connection at once."""
 
 
 class Session:
@@ -83,10 +64,16 @@ class Session:
     `name` is that of the reader's certificate, `address` where it comes from.
     """
 
+    __slots__ = (
+        "_calls", "_control", "_control_due", "_draining", "_flush_due", "_intake", "_link", "_loop", "_machine",
+        "_out", "_over", "_resets", "_serve", "_turn", "address", "name", "refusal",
+    )  # fmt: skip
+
     def __init__(
         self,
         link: Link,
         serve: Callable[[Call], Coroutine[Any, Any, None]],
+        turn: Turn,
         *,
         name: str = "",
         address: str = "",
@@ -97,18 +84,14 @@ class Session:
         self.refusal = refusal
         self._link = link
         self._serve = serve
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
-        self._machine = _Machine(_CONFIG)
-        self._machine.local_settings = h2.settings.Settings(client=False, initial_values=_SETTINGS)
-        self._machine.decoder.max_header_list_size = _MAX_HEADER_BYTES
-        self._machine.initiate_connection()
-        self._machine.increment_flow_control_window(_CONNECTION_WINDOW - _DEFAULT_WINDOW)
+        self._machine = make_machine()
         self._out = Outbound(self._loop.time)
         self._control = bytearray()  # frames that wait for the next flush
+        self._control_due = False  # h2 or `_control` may have something
         self._calls: dict[int, Call] = {}
-        self._input = bytearray()
-        self._greeted = False
-        self._in_headers = False
+        self._intake = Intake(MAX_FRAME)
         self._flush_due = False
         self._draining = False
         self._over = False
@@ -123,29 +106,35 @@ class Session:
         """Takes bytes of the reader. What is no HTTP/2 ends the connection."""
         if self._over:
             return
-        self._input += data
         try:
-            self._read_frames()
+            for frame in self._intake.cut(data):
+                self._read(frame)
+                if self._over:
+                    break
         except h2.exceptions.ProtocolError as error:
             self._fail(str(error))
+        except FrameTooLong as error:
+            self._complain(h2.errors.ErrorCodes.FRAME_SIZE_ERROR, str(error))
         except Overflow:
-            self._control += frames.goaway(self._last_stream, h2.errors.ErrorCodes.FLOW_CONTROL_ERROR)
-            self._fail("more window than there is")
+            self._complain(h2.errors.ErrorCodes.FLOW_CONTROL_ERROR, "more window than there is")
         self._schedule()
 
     def flush(self) -> None:
         """Sends what is ready, as far as there is room."""
         self._flush_due = False
         parts: list[bytes | memoryview] = []
-        self._take_control(parts)
+        if self._control_due:
+            self._take_control(parts)
         if not self._over:
-            for call, status in self._out.fill(parts, self._link.room()):
-                self._end(call, status)
+            ended = self._out.fill(parts, self._link.room())
+            if ended:
+                for call, status in ended:
+                    self._end(call, status)
                 self._take_control(parts)
         if parts:
             self._link.write(b"".join(parts))
         if self._out.has_turn and self._link.room() > 0:
-            self._schedule()  # the link took all: it will not call
+            self._flush_later()  # the link took all: it will not call
         if self._over or (self._draining and not self._calls):
             self._link.close()
 
@@ -156,6 +145,10 @@ class Session:
             self._forget(call)
             if call.task is not None:
                 call.task.cancel()
+
+    def abort(self) -> None:
+        """Ends the connection at once."""
+        self._link.abort()
 
     def drain(self, code: int = _NO_ERROR, reason: bytes = b"") -> None:
         """Says that no call will be taken any more, ends those that go on and on, and closes after the others."""
@@ -183,7 +176,7 @@ class Session:
     def wants(self, call: Call) -> None:
         if call.stream in self._calls:
             self._out.wants(call)
-            self._schedule()
+            self._flush_later()
 
     def open(self, call: Call) -> None:
         if not call.answered and call.stream in self._calls:
@@ -205,31 +198,14 @@ class Session:
 
     # What is read
 
-    def _read_frames(self) -> None:
-        buffer, at = self._input, 0
-        if not self._greeted:
-            if len(buffer) < len(PREFACE) and PREFACE.startswith(buffer):
-                return
-            self._machine.receive_data(bytes(buffer[: len(PREFACE)]))
-            self._greeted, at = True, len(PREFACE)
-        while not self._over and len(buffer) - at >= HEAD_BYTES:
-            head = frames.read_head(buffer, at)
-            end = at + HEAD_BYTES + head.length
-            if head.length > _MAX_FRAME:
-                self._control += frames.goaway(self._last_stream, h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
-                return self._fail(f"a frame of {head.length} bytes")
-            if end > len(buffer):
-                break
-            if self._in_headers or not self._read_frequent(head, buffer, at + HEAD_BYTES):
-                self._track_headers(head)
-                for event in self._machine.receive_data(bytes(buffer[at:end])):
-                    self._handle(event)
-            at = end
-        del buffer[:at]
+    def _read(self, frame: Frame) -> None:
+        if frame.within_headers or frame.head is None or not self._read_frequent(frame.head, frame.data):
+            for event in self._machine.receive_data(frame.data):
+                self._handle(event)
 
-    def _read_frequent(self, head: frames.Head, buffer: bytearray, at: int) -> bool:
+    def _read_frequent(self, head: frames.Head, data: bytes) -> bool:
         """Handles a window update, a ping or a goaway; False for all else and for what h2 shall complain about."""
-        if head.kind == frames.WINDOW_UPDATE and head.length == 4 and (size := frames.read_number(buffer, at)):
+        if head.kind == frames.WINDOW_UPDATE and head.length == 4 and (size := frames.read_number(data, HEAD_BYTES)):
             if not head.stream:
                 self._out.credit(size)
             elif (call := self._calls.get(head.stream)) is not None:
@@ -237,16 +213,12 @@ class Session:
             return True
         if head.kind == frames.PING and head.length == 8 and not head.stream:
             if not head.flags & frames.ACK:
-                self._control += frames.ping_ack(bytes(buffer[at : at + 8]))
+                self._control += frames.ping_ack(data[HEAD_BYTES:])
             return True
         if head.kind == frames.GOAWAY and head.length >= 8 and not head.stream:
             self._draining = True  # it wants no new calls; those that are open go on
             return True
         return False
-
-    def _track_headers(self, head: frames.Head) -> None:
-        if head.kind in (frames.HEADERS, frames.CONTINUATION):
-            self._in_headers = not head.flags & frames.END_HEADERS
 
     def _handle(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
@@ -264,7 +236,7 @@ class Session:
 
     def _take_settings(self, event: h2.events.RemoteSettingsChanged) -> None:
         self._out.max_frame = self._machine.max_outbound_frame_size
-        window = event.changed_settings.get(_Code.INITIAL_WINDOW_SIZE)
+        window = event.changed_settings.get(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE)
         if window is not None:
             difference = window.new_value - (window.original_value or 0)
             for call in self._calls.values():
@@ -311,11 +283,16 @@ class Session:
         return self._machine.highest_inbound_stream_id
 
     def _schedule(self) -> None:
+        self._control_due = True
+        self._flush_later()
+
+    def _flush_later(self) -> None:
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self.flush)
+            self._turn.add(self)
 
     def _take_control(self, parts: list[bytes | memoryview]) -> None:
+        self._control_due = False
         if made := self._machine.data_to_send():
             parts.append(made)
         if self._control:
@@ -338,7 +315,11 @@ class Session:
         self._out.forget(call)
         call.forget()
 
+    def _complain(self, code: int, reason: str) -> None:
+        self._control += frames.goaway(self._last_stream, code)
+        self._fail(reason)
+
     def _fail(self, reason: str) -> None:
         logger.info("connection is no HTTP/2", extra={"peer": self.name, "address": self.address, "reason": reason})
         self._over = True
-        self._input.clear()
+        self._intake.clear()

@@ -11,6 +11,7 @@ import h2.events
 from etcdproxy.http2.call import Call
 from etcdproxy.http2.frames import GOAWAY, HEAD_BYTES, read_head
 from etcdproxy.http2.session import Session
+from etcdproxy.http2.turn import Turn
 
 HEADERS = [
     (":method", "POST"),
@@ -44,6 +45,9 @@ class MemoryLink:
     def close(self) -> None:
         self.is_closed = True
 
+    def abort(self) -> None:
+        self.is_closed = True
+
     def fetch(self) -> bytes:
         data = bytes(self.sent)
         self.sent.clear()
@@ -55,7 +59,8 @@ class Pair:
 
     def __init__(self, serve: Callable[[Call], Coroutine[Any, Any, None]], *, capacity: int | None = None) -> None:
         self.link = MemoryLink(capacity)
-        self.session = Session(self.link, serve, name="remote-c2", address="ipv4:127.0.0.1:1")
+        turn = Turn(asyncio.get_running_loop())
+        self.session = Session(self.link, serve, turn, name="remote-c2", address="ipv4:127.0.0.1:1")
         self.client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self.client.initiate_connection()
         self.events: list[h2.events.Event] = []

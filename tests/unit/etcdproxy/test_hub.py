@@ -3,8 +3,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from etcdproxy.batches import Selection
 from etcdproxy.history import Compacted, History
-from etcdproxy.hub import Hub, Selection, Watcher
+from etcdproxy.hub import Hub, Watcher
 from etcdproxy.policy import Interval
 from etcdproxy.store import Store
 from tests.support.entries import entry

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from etcdproxy.batches import BATCH_BYTES, PART_BYTES
 from etcdproxy.history import History
-from etcdproxy.hub import BATCH_BYTES, PART_BYTES, Hub
+from etcdproxy.hub import Hub
 from etcdproxy.policy import Interval
 from etcdproxy.store import Store
 from etcdproxy.stream import StreamLost, WatchStream

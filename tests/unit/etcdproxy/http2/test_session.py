@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etcdproxy.http2.call import MAX_REQUEST_BYTES, Call
-from etcdproxy.http2.frames import PREFACE
+from etcdproxy.http2.frames import PREFACE, PREFIX_BYTES
 from etcdproxy.http2.session import Session
 from etcdproxy.http2.status import OK, Refused, Status
+from etcdproxy.http2.turn import Turn
 from tests.support.http2 import HEADERS, MemoryLink, Pair
 
 
@@ -57,12 +58,14 @@ class Told:
         self.calls.append(call)
         sent = 0
 
-        def take() -> bytes | None:
+        def take(room: int) -> list[bytes]:
             nonlocal sent
-            if sent == len(self.messages):
-                return None
-            sent += 1
-            return self.messages[sent - 1]
+            taken: list[bytes] = []
+            while room > 0 and sent < len(self.messages):
+                taken.append(self.messages[sent])
+                room -= PREFIX_BYTES + len(taken[-1])
+                sent += 1
+            return taken
 
         call.pull_from(take)
         await asyncio.Event().wait()
@@ -271,7 +274,7 @@ async def _survive(chunks: list[bytes]) -> None:
             call.finish(refused.status)
 
     link = MemoryLink()
-    session = Session(link, guarded)
+    session = Session(link, guarded, Turn(asyncio.get_running_loop()))
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     for chunk in chunks:
