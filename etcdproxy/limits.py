@@ -1,7 +1,8 @@
 """How much one peer, and all of them, may have open and ask for. Pure: time is an argument.
 
 A peer is a certificate name, and all nodes of a cluster may share one: the limits leave room for a thousand of them.
-What is queued for a stream needs no limit of its own: it is one answer (see hub.py).
+What is queued for a watch needs no limit of its own: it is one answer (see hub.py). `queued_bytes` are answers to
+Ranges that were not sent yet.
 """
 
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ class Limits:
     peer_watches: int = 40_000
     peer_requests_per_s: int = 5_000
     peer_requests_burst: int = 20_000
+    peer_queued_bytes: int = 256 << 20
     connections: int = 10_000
     streams: int = 10_000
     watches: int = 100_000
+    requests_per_s: int = 20_000
+    requests_burst: int = 80_000
+    queued_bytes: int = 1 << 30
 
 
 @dataclass(slots=True)
@@ -31,11 +36,7 @@ class Bucket:
     tokens: float
     at: float
 
-    def take(self, limits: Limits, now: float) -> bool:
-        """Takes one; False if there is none."""
-        refilled = self.tokens + (now - self.at) * limits.peer_requests_per_s
-        self.tokens, self.at = min(refilled, limits.peer_requests_burst), now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+    def fill(self, per_s: float, most: float, now: float) -> bool:
+        """Adds what has come since; whether there is one."""
+        self.tokens, self.at = min(self.tokens + (now - self.at) * per_s, most), now
+        return self.tokens >= 1

@@ -42,6 +42,7 @@ class Metrics(Collector):
     def _readers(self) -> Iterator[Metric]:
         peers = self._parts.service.peers
         yield _gauge("watchers", "Open watches.", peers.watches)
+        yield _gauge("queued_bytes", "Answers to Ranges that were not sent yet.", peers.queued)
         yield _counter("watch_answers", "Messages sent to watches.", peers.answers)
         yield _counter("watch_answer_bytes", "Bytes sent to watches.", peers.sent)
         refused = CounterMetricFamily("meshd_proxy_refused", "Requests refused.", labels=["reason"])

@@ -22,6 +22,7 @@ class Peer:
     connections: int = 0
     streams: int = 0
     watches: int = 0
+    queued: int = 0  # bytes
     ranges: int = 0
     refused: int = 0
     seen: float = field(default_factory=time.monotonic)
@@ -43,8 +44,10 @@ class Peers:
         self.connections = 0
         self.streams = 0
         self.watches = 0
+        self.queued = 0  # bytes
         self.answers = 0  # of watches, since the start
         self.sent = 0  # bytes of them
+        self._bucket = Bucket(limits.requests_burst, time.monotonic())
         self._peers: dict[str, Peer] = {}
         self.refusals: deque[Refusal] = deque(maxlen=_MAX_REFUSALS)
         self.refused: Counter[str] = Counter()
@@ -71,7 +74,20 @@ class Peers:
 
     def excess(self, peer: Peer) -> str:
         """Which limit one more request of this peer would break, empty if none; the request is then counted."""
-        return "" if peer.bucket.take(self.limits, peer.seen) else "requests per second"
+        limits, now = self.limits, peer.seen
+        if not peer.bucket.fill(limits.peer_requests_per_s, limits.peer_requests_burst, now):
+            return "requests per second"
+        if not self._bucket.fill(limits.requests_per_s, limits.requests_burst, now):
+            return "requests per second of all"
+        peer.bucket.tokens -= 1
+        self._bucket.tokens -= 1
+        return ""
+
+    def excess_bytes(self, peer: Peer, size: int) -> str:
+        """Which limit one more answer of this size would break, empty if none. The only one is never too big."""
+        limits = self.limits
+        own = peer.queued and peer.queued + size > limits.peer_queued_bytes
+        return "bytes queued" if own or (self.queued and self.queued + size > limits.queued_bytes) else ""
 
     def excess_connections(self, peer: Peer) -> str:
         """Which limit one more connection of this peer would break, empty if none."""
@@ -98,6 +114,10 @@ class Peers:
     def count_watches(self, peer: Peer, difference: int) -> None:
         peer.watches += difference
         self.watches += difference
+
+    def count_queued(self, peer: Peer, difference: int) -> None:
+        peer.queued += difference
+        self.queued += difference
 
     def count_answers(self, number: int, size: int) -> None:
         self.answers += number

@@ -51,6 +51,7 @@ def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
         "history": {"base": history.base, "events": history.kept_events, "bytes": history.kept_bytes},
         "connections": peers.connections,
         "streams": peers.streams,
+        "queued_bytes": peers.queued,
         "watchers": hub.watchers,
         "peers": [report_peer(peer, now) for peer in peers.all()],
         "refused": dict(peers.refused),

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from etcdproxy.audit import Audit
-from etcdproxy.conversation import DENIED, TOO_MANY, Conversation
+from etcdproxy.conversation import DENIED, NOT_READ, TOO_MANY, Conversation
 from etcdproxy.history import Compacted
 from etcdproxy.http2.call import Call
 from etcdproxy.http2.status import OK, Refused, Status
@@ -49,6 +49,7 @@ class Service:
         self._stall_s = stall_s
         self._audit = Audit()
         self._open: dict[Conversation, None] = {}
+        self._answering: dict[Call, None] = {}  # Ranges whose answer is not sent yet
         self._methods: dict[str, Callable[[Call], Awaitable[None]]] = {
             "/etcdserverpb.KV/Range": self._range,
             "/etcdserverpb.Maintenance/Status": self._status,
@@ -101,6 +102,9 @@ class Service:
         now = asyncio.get_running_loop().time()
         for conversation in self._open:
             conversation.end_if_stalled(now, self._stall_s)
+        for call in list(self._answering):
+            if call.since is not None and now - call.since > self._stall_s:
+                call.cut(NOT_READ)
 
     def replace_policy(self, policy: Policy) -> None:
         """Decides by other rules from now on; open streams of peers that may read something else now end at once."""
@@ -126,10 +130,25 @@ class Service:
         if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
             raise Refused(StatusCode.OUT_OF_RANGE, _FUTURE)
         try:
-            call.answer(answer_range(self._hub.history, request, self._hub.header()))
+            answer = answer_range(self._hub.history, request, self._hub.header())
         except Compacted:
             raise Refused(StatusCode.OUT_OF_RANGE, _COMPACTED) from None
+        size = len(answer)
+        if excess := self.peers.excess_bytes(peer, size):
+            self._refuse(call, peer, request.key, StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+        call.answer(answer)
+        del answer  # the call has it
         call.finish(OK)
+        await self._count_until_sent(call, peer, size)
+
+    async def _count_until_sent(self, call: Call, peer: Peer, size: int) -> None:
+        self.peers.count_queued(peer, size)
+        self._answering[call] = None
+        try:
+            await call.over()
+        finally:
+            del self._answering[call]
+            self.peers.count_queued(peer, -size)
 
     async def _status(self, call: Call) -> None:
         await call.read_only()

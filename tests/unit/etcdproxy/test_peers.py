@@ -35,3 +35,23 @@ def test_limits_hold_per_peer_and_for_all() -> None:
     peers.count_watches(a, 1)
     assert peers.excess_watches(a)
     assert not peers.excess_watches(b)
+
+
+def test_requests_are_limited_for_a_peer_and_for_all() -> None:
+    peers = Peers(Limits(peer_requests_per_s=1, peer_requests_burst=5, requests_per_s=1, requests_burst=8))
+    a, b = peers.see("a", "remote"), peers.see("b", "remote")
+    assert [peers.excess(a) for _ in range(6)] == [""] * 5 + ["requests per second"]
+    assert [peers.excess(b) for _ in range(4)] == [""] * 3 + ["requests per second of all"]
+
+
+def test_what_waits_to_be_sent_is_limited_for_a_peer_and_for_all() -> None:
+    peers = Peers(Limits(peer_queued_bytes=100, queued_bytes=150))
+    a, b, c = (peers.see(name, "remote") for name in "abc")
+    assert not peers.excess_bytes(a, 1000)  # else it could never be answered
+    peers.count_queued(a, 90)
+    assert peers.excess_bytes(a, 11) == "bytes queued"
+    assert not peers.excess_bytes(b, 60)
+    peers.count_queued(b, 60)
+    assert peers.excess_bytes(c, 1) == "bytes queued"
+    peers.count_queued(a, -90)
+    assert not peers.excess_bytes(c, 1)

@@ -1,0 +1,75 @@
+"""The service behind a session, asked by h2's client: what is queued for a reader that does not take it."""
+
+import asyncio
+
+import h2.events
+import h2.settings
+
+from etcdproxy.history import History
+from etcdproxy.http2.frames import PREFIX_BYTES, message_prefix
+from etcdproxy.hub import Hub
+from etcdproxy.limits import Limits
+from etcdproxy.policy import Policy
+from etcdproxy.service import Service
+from etcdproxy.store import Store
+from tests.support.entries import entry
+from tests.support.http2 import HEADERS, Pair
+from wire.proto import rpc_pb2
+
+_HEADERS = [(name, "/etcdserverpb.KV/Range" if name == ":path" else value) for name, value in HEADERS]
+_KEYS = {b"cilium/state/%03d" % number: entry(b"cilium/state/%03d" % number, b"x" * 900, 5) for number in range(100)}
+
+
+def make_service(limits: Limits) -> Service:
+    hub = Hub()
+    hub.replace(History(_KEYS, 10), Store(1, 2, 3), continues=False)
+    return Service(hub, Policy("c1"), limits, stall_s=0)
+
+
+def ask(pair: Pair) -> int:
+    stream = pair.open(_HEADERS)
+    body = rpc_pb2.RangeRequest(key=b"cilium/state/", range_end=b"cilium/state0").SerializeToString()
+    pair.client.send_data(stream, message_prefix(len(body)) + body, end_stream=True)
+    return stream
+
+
+async def test_answers_that_are_not_taken_are_limited_and_given_back() -> None:
+    service = make_service(Limits(peer_queued_bytes=200_000))
+    pair = Pair(service.serve)
+    pair.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    await pair.flow()
+    streams = [ask(pair) for _ in range(3)]
+    await pair.flow()
+    size = service.peers.queued // 2
+    assert size > 90_000
+    assert pair.trailers(streams[2])["grpc-message"] == "meshd: too many bytes queued"
+    assert service.peers.refused == {"meshd: too many bytes queued": 1}
+    pair.client.increment_flow_control_window(1 << 20)
+    pair.client.increment_flow_control_window(1 << 20, streams[0])
+    await pair.flow()
+    assert len(pair.body(streams[0])) == PREFIX_BYTES + size
+    assert service.peers.queued == size
+    await asyncio.sleep(0.001)
+    service.end_stalled()
+    await pair.flow()
+    resets = [event.stream_id for event in pair.events if isinstance(event, h2.events.StreamReset)]
+    assert resets == [streams[1]]
+    assert service.peers.queued == 0
+    assert pair.session.calls == 0
+
+
+async def test_an_answer_is_no_longer_counted_once_the_reader_gives_up_or_is_gone() -> None:
+    service = make_service(Limits())
+    pair = Pair(service.serve)
+    pair.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    await pair.flow()
+    first, _ = ask(pair), ask(pair)
+    await pair.flow()
+    both = service.peers.queued
+    pair.client.reset_stream(first)
+    await pair.flow()
+    assert service.peers.queued == both // 2
+    pair.session.lost()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert service.peers.queued == 0
