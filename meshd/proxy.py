@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -139,12 +140,20 @@ async def run(config: ProxyConfig, live: LivePair, endpoint: Endpoint, users: Li
             follow = users.follow(lambda changed: service.replace_policy(Policy(config.cluster, changed)))
             tasks.append(group.create_task(follow))
         await server.start()
-        logger.info("proxy listens", extra={"cluster": config.cluster, "listen": config.listen, "port": port})
+        extra = {"cluster": config.cluster, "listen": config.listen, "port": port, "descriptors": raise_file_limit()}
+        logger.info("proxy listens", extra=extra)
         await stop.wait()
         await server.stop(_SHUTDOWN_S)
         for task in tasks:
             task.cancel()
     logger.info("proxy stopped", extra={"cluster": config.cluster})
+
+
+def raise_file_limit() -> int:
+    """Allows this process as many open files as it may have, as each reader needs one; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def _health(config: ProxyConfig, parts: Parts) -> AbstractAsyncContextManager[None]:

@@ -1,6 +1,7 @@
 """Health and metrics of a real proxy."""
 
 import asyncio
+import resource
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -92,3 +93,17 @@ def test_address_in_use_is_named(proxy: Proxy, health: str, tmp_path: Path, etcd
     second.start()
     assert second.stop_code() == 3
     assert f"--health: cannot listen on {health}" in second.log.read_text()
+
+
+def test_the_process_may_open_as_many_files_as_it_is_allowed_to(proxy: Proxy) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        proxy.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    proxy.await_synced()
+    limits = Path(f"/proc/{proxy.pid}/limits").read_text().splitlines()
+    (files,) = (line.split() for line in limits if line.startswith("Max open files"))
+    assert files[3] == files[4] == str(hard)
+    assert f"descriptors={hard}" in proxy.log.read_text()
