@@ -15,6 +15,7 @@ import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from etcdproxy.connection import END, START, Connection, HistoryLost, Overtaken, UpstreamAway, Watch
+from etcdproxy.heap import lasting_heap
 from etcdproxy.history import Entry, History
 from etcdproxy.hub import Hub
 from etcdproxy.listing import (
@@ -108,7 +109,8 @@ class Upstream:
                 self.status.resumes += 1
                 await self._follow(watch)
         version = await connection.version()
-        history, goal, header = await self._list(connection)
+        with lasting_heap():
+            history, goal, header = await self._list(connection)
         async with connection.watch(history.revision + 1) as watch:
             while not goal.is_reached(history):
                 for commit in await watch.commits():
