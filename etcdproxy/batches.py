@@ -27,7 +27,7 @@ class Selection:
 
 @dataclass(slots=True)
 class Batch:
-    """Encoded events up to and with `revision`; `more` if others follow at once.
+    """Encoded events up to and with `revision`; `more` if others follow at once. `header` is the answer's.
 
     They are joined to one part; to several of about PART_BYTES only if one commit is bigger than that.
     """
@@ -35,13 +35,14 @@ class Batch:
     parts: list[bytes]
     revision: int
     more: bool
+    header: bytes = b""
     messages: dict[int, bytes] = field(default_factory=dict)  # by watch id
 
-    def message(self, header: bytes, watch_id: int) -> bytes:
-        """All its events as one message. `header` must be the same at every call."""
+    def message(self, watch_id: int) -> bytes:
+        """All its events as one message."""
         message = self.messages.get(watch_id)
         if message is None:
-            message = encode_watch(header, watch_id, b"".join(self.parts))
+            message = encode_watch(self.header, watch_id, b"".join(self.parts))
             if len(self.messages) < MAX_MESSAGES:
                 self.messages[watch_id] = message
         return message

@@ -146,6 +146,7 @@ class Hub:
             batch = group.batch
         else:
             batch = collect_batch(self.history, group.selection, begin)
+            batch.header = self.header(batch.revision)
             if len(group.watchers) > 1:
                 self._shelf.put(group, batch, begin, end)
         watcher.behind_from = batch.revision + 1 if batch.more else None

@@ -197,13 +197,13 @@ class WatchStream:
         if not batch.parts:
             return None
         watcher.told = True
-        header, watch_id = self._hub.header(batch.revision), watcher.watch_id
+        watch_id = watcher.watch_id
         if watcher.takes_fragments and len(batch.parts) > 1:
-            *parts, last = batch.parts
+            header, (*parts, last) = batch.header, batch.parts
             self._fragments.extend(encode_watch(header, watch_id, part, fragment=True) for part in parts)
             self._fragments.append(encode_watch(header, watch_id, last))
             return self._fragments.popleft()
-        return batch.message(header, watch_id)
+        return batch.message(watch_id)
 
     def _end_compacted(self, watcher: Watcher, revision: int) -> None:
         self._forget(watcher)

@@ -70,22 +70,24 @@ class Outbound:
 
     def fill(self, parts: list[bytes | memoryview], room: int) -> list[tuple[Call, Status]]:
         """Adds frames of the calls that are ready. Returns those that have ended: their last frames follow these."""
-        ended = list(self._ended.items())
-        self._ended.clear()
-        if not self._ready:
+        ended: list[tuple[Call, Status]] = []
+        if self._ended:
+            ended += self._ended.items()
+            self._ended.clear()
+        ready = self._ready
+        if not ready:
             return ended
         now = self._clock()
-        while self._ready and room > 0 and self.window > 0:
-            call = next(iter(self._ready))
-            del self._ready[call]
-            budget = min(room, call.window, self.window, _MAX_TURN)
-            if budget > 0:
-                room -= self._turn(call, parts, budget, now)
+        while ready and room > 0 and self.window > 0:
+            call = next(iter(ready))
+            del ready[call]
+            if call.window > 0:
+                room -= self._turn(call, parts, min(room, call.window, self.window, _MAX_TURN), now)
             if call.pending is None and call.status is not None:
                 ended.append((call, call.status))
             elif call.since is not None and call.window > 0:
-                self._ready[call] = None
-        for call in self._ready:
+                ready[call] = None
+        for call in ready:
             if call.since is None:
                 call.since = now
         return ended

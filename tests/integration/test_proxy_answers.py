@@ -16,7 +16,8 @@ pytestmark = pytest.mark.etcd
 
 _PARTS = [b"state/", b"state0", b"state/ip/", b"state/nodes/", b"synced/", b"cluster-config/c1", b".heartbeat"]
 _SEEDS = range(4)
-_QUESTIONS = 300
+_QUESTIONS = 500  # for each seed, so 2 000 in all
+_WATCHES = 100
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ async def test_watch_events_equal_etcds(seed: int, etcd: Etcd, proxy: Proxy) -> 
     history = [event for answer in answers for event in answer.events]
     await_revision(proxy, revision)
     async with reader(proxy, proxy.certificate("admin-c1")) as reading:
-        for _ in range(60):
+        for _ in range(_WATCHES):
             key, end = chance.choice([(b"cilium/", b"cilium0"), (random_key(chance), b""), (random_key(chance), b"\0")])
             options: dict[str, Any] = {
                 "start_revision": chance.randint(2, revision + 1),

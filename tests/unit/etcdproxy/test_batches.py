@@ -13,15 +13,17 @@ ALL = Selection(Interval(b"", None))
 def make_batch(size: int = 1) -> Batch:
     history = History({}, 10)
     history.add(11, [(b"k", entry(b"k", b"v" * size, 11))])
-    return collect_batch(history, ALL, 11)
+    batch = collect_batch(history, ALL, 11)
+    batch.header = HEADER
+    return batch
 
 
 def test_watchers_with_one_id_share_the_message_and_ids_differ() -> None:
     batch = make_batch()
-    first = batch.message(HEADER, 3)
-    assert batch.message(HEADER, 3) is first
+    first = batch.message(3)
+    assert batch.message(3) is first
     for watch_id in (0, 3, 127, 128, 1 << 40, -1):
-        answer = rpc_pb2.WatchResponse.FromString(batch.message(HEADER, watch_id))
+        answer = rpc_pb2.WatchResponse.FromString(batch.message(watch_id))
         assert (answer.watch_id, answer.header.revision) == (watch_id, 11)
         assert [event.kv.key for event in answer.events] == [b"k"]
 
@@ -29,7 +31,7 @@ def test_watchers_with_one_id_share_the_message_and_ids_differ() -> None:
 def test_few_messages_are_kept_however_many_ids_there_are() -> None:
     batch = make_batch()
     for watch_id in range(1000):
-        batch.message(HEADER, watch_id)
+        batch.message(watch_id)
     assert len(batch.messages) == MAX_MESSAGES
 
 
