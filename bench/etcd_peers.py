@@ -73,11 +73,7 @@ def rss_mb(pid: int) -> float:
 
 def watchers_at(etcd: Etcd) -> int:
     """How many watches etcd itself says it has."""
-    with urllib.request.urlopen(f"{etcd.url}/metrics", timeout=5) as answer:  # noqa: S310
-        for line in answer.read().decode().splitlines():
-            if line.startswith("etcd_debugging_mvcc_watcher_total "):
-                return int(float(line.split()[1]))
-    raise RuntimeError("etcd's metrics do not say how many watches there are")
+    return int(etcd.metric("etcd_debugging_mvcc_watcher_total"))
 
 
 def _await_answer(url: str) -> None:

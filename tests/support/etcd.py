@@ -128,6 +128,14 @@ class Etcd:
     def compact(self, revision: int) -> None:
         self.kv.Compact(rpc_pb2.CompactionRequest(revision=revision, physical=True))
 
+    def metric(self, name: str) -> float:
+        """One of etcd's own metrics, as `name` or `name{label="value",…}`."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:  # noqa: S310
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.rpartition(" ")[2])
+        raise AssertionError(f"etcd has no metric {name}")
+
     def _open_channel(self) -> grpc.Channel:
         if self._channel is None:
             self._channel = grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
