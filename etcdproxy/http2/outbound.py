@@ -19,18 +19,35 @@ class Overflow(Exception):
     """The reader gives more window than HTTP/2 knows."""
 
 
+class LastFrame:
+    """Makes frames, and keeps the last one: what many calls are told at once is framed once."""
+
+    __slots__ = ("_frame", "_message", "_stream")
+
+    def __init__(self) -> None:
+        self._frame = self._message = b""
+        self._stream = 0
+
+    def make(self, message: bytes, stream: int) -> bytes:
+        """A DATA frame with one whole message."""
+        if message is not self._message or stream != self._stream:
+            head = data_head(PREFIX_BYTES + len(message), stream)
+            self._frame = b"".join((head, message_prefix(len(message)), message))
+            self._message, self._stream = message, stream
+        return self._frame
+
+
 class Outbound:
     """`window` is what the reader takes on the whole connection, `max_frame` the longest frame it takes.
 
-    `clock` gives the event loop's time.
+    `clock` gives the event loop's time; `last` is shared by all connections.
     """
 
-    __slots__ = (
-        "_clock", "_ended", "_ready", "max_frame", "window",
-    )  # fmt: skip
+    __slots__ = ("_clock", "_ended", "_last", "_ready", "max_frame", "window")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], last: LastFrame) -> None:
         self._clock = clock
+        self._last = last
         self.window = _WINDOW
         self.max_frame = _FRAME
         self._ready: dict[Call, None] = {}  # have window of their own, and perhaps something to send
@@ -94,22 +111,37 @@ class Outbound:
 
     def _turn(self, call: Call, parts: list[bytes | memoryview], budget: int, now: float) -> int:
         """What one call may send now: at most `budget` bytes; returns how many."""
+        call.since = now
+        if call.pending is None:
+            messages = call.source(budget) if call.source is not None else []
+            if len(messages) == 1:  # the frequent case
+                size = PREFIX_BYTES + len(messages[0])
+                if size <= budget and size <= self.max_frame:
+                    if size < budget:
+                        call.since = None
+                    call.window -= size
+                    self.window -= size
+                    parts.append(self._last.make(messages[0], call.stream))
+                    return size
+            return self._send(call, parts, messages, budget)
+        chunks: list[bytes | memoryview] = []
+        sent = _cut(call, call.pending, budget, chunks)
+        self._frame(call, parts, chunks, sent)
+        return sent + (self._turn(call, parts, budget - sent, now) if sent < budget else 0)
+
+    def _send(self, call: Call, parts: list[bytes | memoryview], messages: list[bytes], budget: int) -> int:
         chunks: list[bytes | memoryview] = []
         left = budget
-        call.since = now
-        if call.pending is not None:
-            left -= _cut(call, call.pending, left, chunks)
-        if left > 0 and call.pending is None:
-            for message in call.source(left) if call.source is not None else ():
-                prefix = message_prefix(len(message))
-                length = PREFIX_BYTES + len(message)
-                if length <= left:
-                    chunks += (prefix, message)
-                    left -= length
-                else:
-                    left -= _cut(call, memoryview(prefix + message), left, chunks)
-            if left > 0:
-                call.since = None
+        for message in messages:
+            prefix = message_prefix(len(message))
+            length = PREFIX_BYTES + len(message)
+            if length <= left:
+                chunks += (prefix, message)
+                left -= length
+            else:
+                left -= _cut(call, memoryview(prefix + message), left, chunks)
+        if left > 0:
+            call.since = None
         self._frame(call, parts, chunks, budget - left)
         return budget - left
 

@@ -87,7 +87,7 @@ class Session:
         self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._machine = make_machine()
-        self._out = Outbound(self._loop.time)
+        self._out = Outbound(self._loop.time, turn.last_frame)
         self._control = bytearray()  # frames that wait for the next flush
         self._control_due = False  # h2 or `_control` may have something
         self._calls: dict[int, Call] = {}

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from typing import Protocol
 
+from etcdproxy.http2.outbound import LastFrame
+
 logger = logging.getLogger(__name__)
 
 
@@ -16,9 +18,10 @@ class Flushable(Protocol):
 
 
 class Turn:
-    """Shared by the sessions of a server."""
+    """What the sessions of a server have in common."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.last_frame = LastFrame()
         self._loop = loop
         self._due: list[Flushable] = []
 
