@@ -32,7 +32,9 @@ def test_a_history_that_lasts_is_not_looked_at_and_is_freed_once_nobody_has_it()
     assert gone() is None  # without the collector, which no longer sees it
 
 
-def test_the_collector_is_on_again_after_a_failure() -> None:
+def test_after_a_failure_the_collector_is_on_again_and_sees_what_was_made() -> None:
+    before = gc.get_freeze_count()
     with pytest.raises(KeyError), lasting_heap():
         raise KeyError
     assert gc.isenabled()
+    assert gc.get_freeze_count() == before
