@@ -88,10 +88,10 @@ class Outbound:
     def fill(self, parts: list[bytes | memoryview], room: int) -> list[tuple[Call, Status]]:
         """Adds frames of the calls that are ready. Returns those that have ended: their last frames follow these."""
         ended: list[tuple[Call, Status]] = []
-        if self._ended:
-            ended += self._ended.items()
-            self._ended.clear()
         ready = self._ready
+        while self._ended:
+            ended.append(self._ended.popitem())
+            ready.pop(ended[-1][0], None)  # it may have had something to send
         if not ready:
             return ended
         now = self._clock()

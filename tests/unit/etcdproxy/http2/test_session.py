@@ -214,6 +214,22 @@ async def test_a_deadline_ends_the_call() -> None:
     assert pair.trailers(stream)["grpc-status"] == "4"
 
 
+async def test_a_call_that_has_something_to_send_and_ends_at_once_ends_once() -> None:
+    told = Told()
+    pair = Pair(told)
+    first, second = pair.open(), pair.open()
+    await pair.flow()
+    told.messages.append(b"never sent")
+    for call in told.calls:
+        call.wake()
+    told.calls[0].finish(Status(StatusCode.UNAVAILABLE, "gone"), at_once=True)
+    await pair.flow()
+    assert (pair.body(first), pair.trailers(first)["grpc-status"]) == (b"", "14")
+    assert unframed(pair.body(second)) == told.messages
+    assert not pair.link.is_closed
+    assert pair.session.calls == 1
+
+
 async def test_drain_ends_watches_lets_answers_through_and_then_closes() -> None:
     told, held = Told(), asyncio.Event()
 
