@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from types import MappingProxyType
 
@@ -235,18 +236,35 @@ def _mac(mac: bytes) -> ctypes.Array[ctypes.c_uint8]:
     return (ctypes.c_uint8 * 6).from_buffer_copy(mac)
 
 
+def _around_address(version: int, size: int) -> tuple[bytes, bytes]:
+    """The bytes of an AddrKey before and after the address itself."""
+    blank, start = bytes(AddrKey(family=version)), AddrKey.word.offset
+    return blank[:start], blank[start + size :]
+
+
+_AROUND_ADDRESS = {4: _around_address(4, 4), 6: _around_address(6, 16)}
+
+
 def _addr_key(address: IPAddress) -> bytes:
-    return bytes(AddrKey(family=address.version, word=_padded(address.packed)))
+    before, after = _AROUND_ADDRESS[address.version]
+    return before + address.packed + after
 
 
 def _peer(identity: int, tunnel: IPAddress | None, remote: bool, unreachable: bool) -> bytes:
     _require("identity", identity, 0xFFFFFFFF)
+    flags = _peer_flags(remote, unreachable, tunnel.version if tunnel else 0)
+    return bytes(Peer(identity, flags, _padded(tunnel.packed if tunnel else b"")))
+
+
+@cache
+def _peer_flags(remote: bool, unreachable: bool, tunnel_version: int) -> int:
+    """A dozen answers, asked for with every address: flags of an enum are slow to join."""
     flags = PeerFlag.REMOTE if remote else PeerFlag(0)
     if unreachable:
         flags |= PeerFlag.UNREACHABLE
-    if tunnel is not None:
-        flags |= PeerFlag.TUNNEL4 if tunnel.version == 4 else PeerFlag.TUNNEL6
-    return bytes(Peer(identity, flags, _padded(tunnel.packed if tunnel else b"")))
+    if tunnel_version:
+        flags |= PeerFlag.TUNNEL4 if tunnel_version == 4 else PeerFlag.TUNNEL6
+    return int(flags)
 
 
 def _front_key(address: IPAddress, port: int, protocol: int) -> FrontKey:

@@ -4,13 +4,16 @@
 its cluster and cluster ID against the cluster that was connected to, the identity's range.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, NoReturn
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import force_setattr
 
+from wire.addresses import parse_address
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL, parse_labels
 from wire.local import Allocation, LocalService
@@ -121,7 +124,7 @@ def _decode_service(name: str, value: bytes, scope: Scope) -> Service:
 
 def _check_address(kind: Kind, name: str, address: str) -> None:
     try:
-        ip_address(address)
+        parse_address(address)
     except ValueError:
         _fail("invalid-ip", kind, name, f"{address!r} is not an IP address")
 
@@ -152,7 +155,19 @@ def _decode_ip(name: str, value: bytes, scope: Scope) -> IP:
         _fail("identity-out-of-range", Kind.IP, name, f"identity {ip.id}: {_range_text(scope)}")
     if ip.host_ip:
         _check_address(Kind.IP, name, ip.host_ip)
+    _share(ip, name)
     return ip
+
+
+def _share(ip: IP, name: str) -> None:
+    """There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one."""
+    if ip.mask is None:
+        force_setattr(ip, "ip", name)
+    force_setattr(ip, "host_ip", sys.intern(ip.host_ip))
+    if ip.namespace is not UNSET:
+        force_setattr(ip, "namespace", sys.intern(ip.namespace))
+    if ip.service_account is not UNSET:
+        force_setattr(ip, "service_account", sys.intern(ip.service_account))
 
 
 def _decode_local_service(name: str, value: bytes, scope: Scope) -> LocalService:

@@ -8,17 +8,18 @@ are numbers, masks are base64 of the raw bytes.
 import base64
 import binascii
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, field
+
+from wire.addresses import parse_address
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 T = TypeVar("T")
 PARSED_MAX = 4096
 """A record is parsed several times in a row by those that plan with it."""
-_address = lru_cache(PARSED_MAX)(ip_address)
 
 
 def value_or(value: T | UnsetType | None, default: T) -> T:
@@ -67,7 +68,7 @@ class CIDR(Struct, frozen=True):
 
 @lru_cache(PARSED_MAX)
 def _network(ip: str, mask_text: str) -> IPNetwork:
-    address = ip_address(ip)
+    address = parse_address(ip)
     try:
         mask = base64.b64decode(mask_text, validate=True)
     except binascii.Error as error:
@@ -116,7 +117,7 @@ class Node(Struct, frozen=True, kw_only=True):
             if entry.type == "CiliumInternalIP":
                 continue
             try:
-                address = _address(entry.ip)
+                address = parse_address(entry.ip)
             except ValueError:
                 continue
             rank = {"InternalIP": 0, "ExternalIP": 1}.get(entry.type, 2)
@@ -187,7 +188,8 @@ class IP(Struct, frozen=True, kw_only=True, gc=False):
     def text(self) -> str:
         """The part of the key below the prefix: the address, with `/length` if it is a prefix. Raises ValueError."""
         if self.mask is None:
-            return str(ip_address(self.ip))
+            address = parse_address(self.ip)
+            return self.ip if address.version == 4 else str(address)  # an IPv4 address can be written in one way only
         return str(CIDR(self.ip, self.mask).network())
 
 

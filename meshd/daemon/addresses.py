@@ -5,12 +5,12 @@ node are given out besides, for the interfaces they must be found at.
 """
 
 from collections.abc import Callable, Iterable, Set
-from ipaddress import ip_address
 
 from datapath.entries import Entry, ipcache_entry
 from identity.claims import Claims, Rank
 from identity.numbering import Reserved
 from meshd.daemon.wishes import Wishes
+from wire.addresses import parse_address
 from wire.records import IP, IPAddress
 
 Lookup = Callable[[str], IP | None]
@@ -72,7 +72,7 @@ class Addresses:
     def _entry(self, name: str, cluster: str, record: IP) -> Entry:
         remote = cluster != self._own
         return ipcache_entry(
-            ip_address(name),
+            parse_address(name),
             identity=remote_identity(record.id) if remote else record.id,
             tunnel=self.tunnel(record) if remote else None,
             remote=remote,
@@ -83,7 +83,7 @@ class Addresses:
         """The node of a remote pod, if a tunnel can end there. A node's own address is reached without."""
         if not record.host_ip or record.host_ip == record.ip:
             return None
-        address = ip_address(record.host_ip)
+        address = parse_address(record.host_ip)
         return address if address.version == self._underlay else None
 
 
@@ -98,4 +98,4 @@ def _is_pod(name: str, record: IP, node_ips: frozenset[str]) -> bool:
 
 
 def _blank(name: str) -> Entry:
-    return ipcache_entry(ip_address(name), identity=0, tunnel=None, remote=True)
+    return ipcache_entry(parse_address(name), identity=0, tunnel=None, remote=True)

@@ -19,6 +19,8 @@ class PrefixIndex:
     def __init__(self, prefixes: Iterable[IPNetwork] = ()) -> None:
         self._tables: dict[int, SortedDict[int, dict[int, int]]] = {4: SortedDict(), 6: SortedDict()}
         self._starts: dict[int, SortedList[tuple[int, int]]] = {4: SortedList(), 6: SortedList()}
+        self._shifts: dict[int, list[tuple[int, dict[int, int]]]] = {4: [], 6: []}
+        """The tables again, by what an address is shifted by to be looked for in one."""
         for prefix in prefixes:
             self.add(prefix)
 
@@ -27,7 +29,10 @@ class PrefixIndex:
 
     def add(self, prefix: IPNetwork) -> None:
         version, length, start = prefix.version, prefix.prefixlen, int(prefix.network_address)
-        table = self._tables[version].setdefault(length, {})
+        table = self._tables[version].get(length)
+        if table is None:
+            table = self._tables[version][length] = {}
+            self._measure(version)
         number = start >> (_BITS[version] - length)
         if number not in table:
             self._starts[version].add((start, length))
@@ -46,12 +51,16 @@ class PrefixIndex:
             self._starts[version].remove((start, length))
             if not table:
                 del self._tables[version][length]
+                self._measure(version)
+
+    def _measure(self, version: int) -> None:
+        bits = _BITS[version]
+        self._shifts[version] = [(bits - length, table) for length, table in self._tables[version].items()]
 
     def holds(self, address: IPAddress) -> bool:
         """Does it lie in any of them?"""
-        version, number = address.version, int(address)
-        bits = _BITS[version]
-        return any(number >> (bits - length) in table for length, table in self._tables[version].items())
+        number = int(address)
+        return any(number >> shift in table for shift, table in self._shifts[address.version])
 
     def containing(self, prefix: IPNetwork) -> Iterator[IPNetwork]:
         """Those that `prefix` lies in, itself among them; the widest first."""

@@ -42,7 +42,7 @@ class Shelf:
 
     @property
     def offered(self) -> int:
-        return len(self.records.keys() | self.rejected.keys())
+        return len(self.records) + sum(name not in self.records for name in self.rejected)
 
     def reasons(self) -> Counter[str]:
         """How many names are rejected, by reason."""

@@ -4,7 +4,7 @@ rest, and lets judge again whatever a change of our own cluster or of an allowan
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import TypeVar, cast
 
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from meshd.daemon.allowance import Allowance
 from meshd.daemon.quarantine import Quarantine
 from meshd.daemon.store import Store
 from meshd.daemon.trust import OWN, Trust, node_addresses
+from wire.addresses import parse_address
 from wire.keys import SHARED_KINDS, Kind
 from wire.records import IP, IPNetwork, Node, Service
 
@@ -99,7 +100,7 @@ class Suspicion:
         return replace(believed, backends=kept)
 
     def _refuses_backend(self, cluster: str, name: str, address: str) -> bool:
-        reason = self.trust.address(cluster, ip_address(address))
+        reason = self.trust.address(cluster, parse_address(address))
         self.quarantine.note(cluster, Kind.SERVICE, f"{name} {address}", reason, self.now)
         return reason is not None
 

@@ -5,10 +5,11 @@ can ask again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from meshd.daemon.allowance import Allowance
 from meshd.daemon.prefixindex import PrefixIndex
+from wire.addresses import parse_address
 from wire.records import IP, IPAddress, IPNetwork, Node
 
 DEFAULT_ROUTE = "default-route"
@@ -83,7 +84,7 @@ class Trust:
         if record.host_ip and self.territory.is_node_text(record.host_ip):
             return OWN_NODE
         if record.mask is None:
-            return self.address(cluster, ip_address(record.ip))
+            return self.address(cluster, parse_address(record.ip))
         return self.prefix(cluster, ip_network(record.text()))
 
     def node(self, cluster: str, record: Node) -> str | None:
@@ -120,7 +121,7 @@ def node_addresses(node: Node) -> Iterator[IPAddress]:
     """Those of its addresses that are any."""
     for entry in node.addresses or ():
         try:
-            yield ip_address(entry.ip)
+            yield parse_address(entry.ip)
         except ValueError:
             continue
 
