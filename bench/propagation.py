@@ -47,6 +47,12 @@ class Seen:
     at: dict[str, int] = field(default_factory=dict)
     ready: threading.Event = field(default_factory=threading.Event)
 
+    def follow_in_thread(self, process: "subprocess.Popen[str]") -> threading.Thread:
+        """The thread ends with the program."""
+        thread = threading.Thread(target=self.follow, args=(process,), daemon=True)
+        thread.start()
+        return thread
+
     def follow(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout
         for line in process.stdout:
@@ -62,8 +68,7 @@ def running(place: Place, *argv: str) -> Iterator[Seen]:
     """Runs a program in a place and follows what it prints."""
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=place.enter)
     seen = Seen()
-    thread = threading.Thread(target=seen.follow, args=(process,), daemon=True)
-    thread.start()
+    thread = seen.follow_in_thread(process)
     try:
         yield seen
     finally:

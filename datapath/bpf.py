@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_NUMBERS = {"x86_64": 321, "aarch64": 280}
+_NUMBER = {"x86_64": 321, "aarch64": 280}.get(platform.machine())
 _libc = ctypes.CDLL(None, use_errno=True)
 
 MAP_CREATE = 0
@@ -168,10 +168,9 @@ class LinkInfo:
 
 def call(command: int, attr: ctypes.Structure) -> int:
     """bpf(command, attr). Raises OSError."""
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         raise NotImplementedError(f"bpf(2) has no known number on {platform.machine()}")
-    result: int = _libc.syscall(number, command, ctypes.byref(attr), ctypes.sizeof(attr))
+    result: int = _libc.syscall(_NUMBER, command, ctypes.byref(attr), ctypes.sizeof(attr))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

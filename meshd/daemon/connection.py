@@ -4,7 +4,7 @@ Trying again is remote.py.
 """
 
 import asyncio
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
@@ -35,7 +35,7 @@ CONFIRM_AGAIN_S = 2.0
 CONFIRM_TIMEOUT_S = 5.0
 PAGE_DIVISOR = 4
 CANARIES_MAX = 64  # a cluster has one for each kind
-SLICE = 1000  # records that are decoded before others get their turn
+SLICE = 250  # records that are decoded before others get their turn: about a millisecond
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
 DEFAULT_PAGE = 500  # services may have thousands of backends
 
@@ -130,7 +130,10 @@ class Connection:
             if answer is None:
                 self._started.append(feed)
             else:
-                self._take(feed, feed.machine.events(answer.events, answer.header.revision))
+                for part in _parts(feed.machine.events(answer.events, answer.header.revision)):
+                    self._take(feed, part)
+                    if len(part.puts) == SLICE:
+                        await asyncio.sleep(0)
             if self._started:
                 self._start(stream, group)
         raise PeerUnavailable("the watch stream ended")
@@ -250,6 +253,16 @@ class Connection:
                 self._canaries.append(_canary_feed(LOCAL_SYNCED_PREFIX))
         else:
             self._started += feeds.values()
+
+
+def _parts(changes: Changes) -> Iterator[Changes]:
+    """The same, not too much at once; all deletes in the first."""
+    if len(changes.puts) <= SLICE:
+        yield changes
+        return
+    puts = list(changes.puts.items())
+    for start in range(0, len(puts), SLICE):
+        yield Changes(dict(puts[start : start + SLICE]), set() if start else changes.deletes)
 
 
 def _canary_feed(folder: str) -> Feed:

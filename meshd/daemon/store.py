@@ -177,15 +177,19 @@ class Store:
         self._wake()
 
     def take(self, limit: int, *, only: str | None = None) -> Dirty:
-        """What changed and was not taken yet, at most `limit` names of each kind and cluster; `only` of one cluster."""
+        """What changed and was not taken yet, about `limit` names; `only` of one cluster. Who has few is not kept
+        waiting by who has many: every kind of every cluster has the same share; what one does not use is the others'.
+        """
         taken: Dirty = {}
-        for key, names in list(self.dirty.items()):
-            if only is not None and key[0] != only:
-                continue
-            if len(names) <= limit:
+        keys = sorted((key for key in self.dirty if only in (None, key[0])), key=lambda key: len(self.dirty[key]))
+        for number, key in enumerate(keys):
+            share = max(1, limit // (len(keys) - number))
+            names = self.dirty[key]
+            if len(names) <= share:
                 taken[key] = self.dirty.pop(key)
             else:
-                taken[key] = {names.pop() for _ in range(limit)}
+                taken[key] = {names.pop() for _ in range(share)}
+            limit -= len(taken[key])
         return taken
 
     def touch(self, cluster: str, kind: Kind, names: Iterable[str] | None = None) -> None:

@@ -16,8 +16,8 @@ from meshd.reconcile.execution import Outcome, execute
 from meshd.reconcile.retry import RetryQueue
 from meshd.reconcile.target import Shape, Target
 
-BRIEF = 64
-"""Operations that are carried out in the event loop itself, where each takes microseconds."""
+BRIEF = 512
+"""Operations that are carried out in the event loop itself, where each takes a microsecond or two."""
 logger = logging.getLogger(__name__)
 
 

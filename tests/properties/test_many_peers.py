@@ -74,8 +74,8 @@ class Node:
     def renumber(self, peer: Peer, what: int, which: int, how: int) -> None:
         """The cluster gets another ID and writes everything anew; the reader connects again and sees it."""
         peer.number = (peer.number + 10) % 20
-        for key in list(peer.content):
-            peer.delete(key.decode())
+        for old in list(peer.content):
+            peer.delete(old.decode())
         _, built = saying(peer.cluster, what, which, how, peer.number)
         ((key, value),) = built.items()
         peer.put(key, value)

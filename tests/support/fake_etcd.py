@@ -46,6 +46,19 @@ class FakeEtcd:
         for key, value in records.items():
             self.put(key, value)
 
+    def put_at_once(self, items: dict[str, str]) -> None:
+        """At one revision, so that a watch hears of all of them in one answer."""
+        self.revision += 1
+        events = []
+        for key, value in items.items():
+            kv = kv_pb2.KeyValue(key=key.encode(), value=value.encode(), mod_revision=self.revision)
+            self.content[kv.key] = kv
+            events.append(kv_pb2.Event(type=kv_pb2.Event.PUT, kv=kv))
+        self.history += events
+        for watch_id, watch in self.watches.items():
+            if seen := [event for event in events if watch.start <= event.kv.key < (watch.end or watch.start + b"\0")]:
+                self._out.put_nowait(self._answer(watch_id, events=seen))
+
     def delete(self, key: str) -> None:
         self.revision += 1
         del self.content[key.encode()]

@@ -24,6 +24,11 @@ class ProxiedCluster:
         )
         self._proxy: subprocess.Popen[bytes] | None = None
 
+    @property
+    def proxy_pid(self) -> int:
+        assert self._proxy is not None
+        return self._proxy.pid
+
     def start(self) -> None:
         self.etcd.start()
         self.start_proxy()

@@ -8,13 +8,15 @@ from wire.keys import Kind
 from wire.records import IP
 
 
-@pytest.mark.parametrize("text", ["10.0.0.1", "::1", "fd00::10:0:0:1", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("text", ["10.0.0.1", "255.0.19.200", "::1", "fd00::10:0:0:1", "::ffff:10.0.0.1"])
 def test_an_address_is_what_the_library_says(text: str) -> None:
     assert parse_address(text) == ip_address(text)
     assert parse_address(text) is parse_address(text)
 
 
-@pytest.mark.parametrize("text", ["", "10.0.0.01", "10.0.0", " 10.0.0.1", "fe80::1%" + "a" * LONGEST])
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.01", "10.0.0", "10.0.0.256", "10.0.0.٣", "10.0.0.+1", " 10.0.0.1", "fe80::1%" + "a" * LONGEST]
+)
 def test_anything_else_is_refused_and_nothing_long_is_remembered(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         parse_address(text)

@@ -29,6 +29,8 @@ class Ear:
     """A sink that keeps names and values."""
 
     content: dict[tuple[Kind, str], bytes] = field(default_factory=dict)
+    portions: list[int] = field(default_factory=list)
+    """How many values came at once."""
     listed_kinds: list[Kind] = field(default_factory=list)
     beats: int = 0
     turns: int = 0
@@ -43,6 +45,7 @@ class Ear:
         return self.machines
 
     def apply(self, kind: Kind, changes: Changes, revision: int) -> None:
+        self.portions.append(len(changes.puts))
         self.content.update({(kind, name): value for name, value in changes.puts.items()})
         self.deleted[kind] -= changes.puts.keys()
         self.deleted[kind] |= changes.deletes
@@ -116,6 +119,16 @@ async def test_it_lists_in_pinned_pages_and_then_watches(etcd: FakeEtcd, monkeyp
         etcd.delete(record(Kind.IP, "cluster2", "20.0.0.0"))
         etcd.put(HEARTBEAT, "later")
         await until(lambda: ear.names() == ALL[1:] and ear.beats == 2)
+
+
+async def test_a_long_answer_is_taken_in_portions_so_that_others_get_their_turn(etcd: FakeEtcd) -> None:
+    ear = Ear()
+    async with connected(etcd, ear):
+        await until(lambda: len(ear.listed_kinds) == 2 and etcd.watched(IPS))
+        many = [f"20.0.{number // 250}.{number % 250}" for number in range(2 * connection.SLICE + 1)]
+        etcd.put_at_once({record(Kind.IP, "cluster2", name): "y" for name in many})
+        await until(lambda: set(many) <= set(ear.names()))
+        assert ear.portions[-3:] == [connection.SLICE, connection.SLICE, 1]
 
 
 async def test_a_list_whose_revision_was_compacted_begins_again(

@@ -142,3 +142,17 @@ def test_many_rejections_keep_their_reason_but_not_all_their_story(store: Woken)
     shelf = store.clusters["cluster2"].shelf(Kind.IP)
     assert shelf.reasons() == {"not-json": 2000}
     assert sum(bool(rejection.detail) for rejection in shelf.rejected.values()) == 1000
+
+
+def test_who_has_few_changes_is_not_kept_waiting_by_who_has_many() -> None:
+    store = Store(lambda: None)
+    for cluster, number, count in (("cluster2", 2, 200), ("cluster3", 3, 1)):
+        store.accept(cluster, Scope(cluster, number, identity_range(number)))
+        for host in range(count):
+            address = f"{number}0.0.0.{host}"
+            ((_, value),) = records.ip(cluster, address, "", 1).items()
+            store.apply(cluster, Kind.IP, Changes({address: value.encode()}), now=0.0)
+    taken = store.take(50)
+    assert taken["cluster3", Kind.IP] == {"30.0.0.0"}
+    assert len(taken["cluster2", Kind.IP]) == 49
+    assert len(store.take(50)["cluster2", Kind.IP]) == 50
