@@ -1,10 +1,10 @@
-"""`meshd ipcache list`, `meshd node list`, `meshd identity list`: what daemons know, and what the kernel holds."""
+"""`meshd ipcache|node|identity list`: what daemons know, and what the kernel holds of it."""
 
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.console import Console
@@ -14,6 +14,7 @@ from meshd.explain import ask
 from meshd.status import EXIT_OF, WIDTH_VERBOSE
 
 Row = dict[str, Any]
+ENTRY_HEADINGS = ("ENTRY", "MAP", "REALISED")
 
 
 @click.group()
@@ -41,38 +42,54 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+diff_option = click.option("--diff", is_flag=True, help="Only where the kernel does not hold what is desired.")
+
+
+def show_diff(run_dir: Path, instance: str | None, output: str, what: str) -> NoReturn:
+    """Prints where the kernel's maps of this differ from what is desired, and exits: 0 nowhere, 1 somewhere."""
+    rows = _show(run_dir, instance, output, f"/v1/diff/{what}", ENTRY_HEADINGS, _entry_row)
+    sys.exit(EXIT_OF["degraded" if rows else "ok"])
+
+
 @ipcache.command("list")
-@click.option("--diff", is_flag=True, help="Only where the kernel does not hold what is desired, in all maps.")
+@diff_option
 @_options
 def list_ipcache(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists what is desired, and what the kernel has where that differs.
 
     Exit codes: 0 ok, 1 something differs, 2 no daemon answers.
     """
-    route = "/v1/diff" if diff else "/v1/list/ipcache"
-    rows = _show(run_dir, instance, output, route, ("ENTRY", "MAP", "REALISED"), _ipcache_row)
+    if diff:
+        show_diff(run_dir, instance, output, "ipcache")
+    rows = _show(run_dir, instance, output, "/v1/list/ipcache", ENTRY_HEADINGS, _entry_row)
     sys.exit(EXIT_OF["ok" if all(row["in_sync"] for row in rows) else "degraded"])
 
 
 @node.command("list")
+@diff_option
 @_options
-def list_nodes(run_dir: Path, instance: str | None, output: str) -> None:
+def list_nodes(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists nodes, their PodCIDRs, whether those that are probed answer, and the largest packet that gets there.
 
-    Exit codes: 0 ok, 1 a node is refused or does not answer, 2 no daemon answers.
+    Exit codes: 0 ok, 1 a node is refused or does not answer, or something differs, 2 no daemon answers.
     """
+    if diff:
+        show_diff(run_dir, instance, output, "node")
     headings = ("CLUSTER", "NODE", "ADDRESS", "PODCIDRS", "ANSWERS", "PATH MTU", "REFUSED")
     rows = _show(run_dir, instance, output, "/v1/list/node", headings, _node_row)
     sys.exit(EXIT_OF["degraded" if any(row["refused"] or row["answers"] is False for row in rows) else "ok"])
 
 
 @identity.command("list")
+@diff_option
 @_options
-def list_identities(run_dir: Path, instance: str | None, output: str) -> None:
-    """Lists identities of all clusters.
+def list_identities(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
+    """Lists identities of all clusters; what differs are the entries of policy, in which they stand.
 
-    Exit codes: 0 ok, 2 no daemon answers.
+    Exit codes: 0 ok, 1 something differs, 2 no daemon answers.
     """
+    if diff:
+        show_diff(run_dir, instance, output, "identity")
     _show(run_dir, instance, output, "/v1/list/identity", ("CLUSTER", "IDENTITY", "LABELS"), _identity_row)
 
 
@@ -106,7 +123,7 @@ def _show(
     return rows
 
 
-def _ipcache_row(row: Row) -> tuple[str, ...]:
+def _entry_row(row: Row) -> tuple[str, ...]:
     held = "in sync" if row["in_sync"] else f"{row['realised'] or 'nothing'} {row['reason']}".strip()
     return row["desired"] or "nothing", row["map"], held
 

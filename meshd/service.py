@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshd.explain import ask
+from meshd.listing import diff_option, show_diff
 from meshd.status import EXIT_OF, WIDTH
 
 _NO_FRONTEND: dict[str, object] = {"frontend": "-", "backends": "-"}
@@ -23,12 +24,15 @@ def service() -> None:
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@diff_option
 @click.pass_context
-def list_services(ctx: click.Context, run_dir: Path, instance: str | None, output: str) -> None:
+def list_services(ctx: click.Context, run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists global services with their frontends, how many backends each has, and problems.
 
-    Exit codes: 0 ok, 1 a service has a problem, 2 no daemon answers.
+    Exit codes: 0 ok, 1 a service has a problem or something differs, 2 no daemon answers.
     """
+    if diff:
+        show_diff(run_dir, instance, output, "service")
     answers, errors = ask(run_dir, instance, "/v1/services")
     services = [service for answer in answers for service in answer]
     if output == "json":

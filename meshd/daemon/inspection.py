@@ -18,9 +18,15 @@ from wire.records import IP, Identity, Node
 
 if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
+    from meshd.reconcile.loop import Reconciler
 
 LISTED_MAX = 20_000
 """Rows of one answer: making it must not keep the daemon from its work."""
+DIFFED: Mapping[str, tuple[str, ...]] = {
+    "ipcache": ("md_cidrs", "md_ipcache"),
+    "node": ("md_node",),
+    "service": ("md_affm", "md_be4", "md_be6", "md_maglev", "md_svc4", "md_svc6"),
+}
 Json = dict[str, Any]
 
 
@@ -32,18 +38,22 @@ class Inspection:
 
     def routes(self) -> Mapping[str, Callable[..., object]]:
         return {
-            "/v1/diff": self.diff,
+            "/v1/diff/{what}": self.diff,
             "/v1/quarantine": self.quarantine,
             "/v1/events/{after}": self.events,
             "/v1/list/{what}": self.listed,
             "/v1/ip/{address}": self.explain_ip,
         }
 
-    def diff(self) -> list[Json]:
-        """Every entry that is desired and not realised, or the other way round."""
-        delta = self._daemon.maps.delta
-        maps = sorted((delta.desired.keys() | delta.realised.keys()) - {PODS})
-        return list(islice((row for map in maps for row in self._rows(map) if not row["in_sync"]), LISTED_MAX))
+    def diff(self, what: str) -> list[Json]:
+        """Every entry that is desired and not realised, or the other way round: of `all` maps of clusters and services,
+        or of those that hold `ipcache`, `node`, `service` or (as policy) `identity`.
+        """
+        reconciler = self._daemon.policy if what == "identity" else self._daemon.maps
+        known = reconciler.delta.desired.keys() | reconciler.delta.realised.keys()
+        maps = sorted(known - {PODS} if what in ("all", "identity") else known & set(DIFFED.get(what, ())))
+        rows = (row for map in maps for row in self._rows(map, reconciler) if not row["in_sync"])
+        return list(islice(rows, LISTED_MAX))
 
     def quarantine(self) -> list[Json]:
         """Records that are well-formed but not believed, and those that are not well-formed."""
@@ -79,12 +89,12 @@ class Inspection:
         return {"rows": list(islice(rows, LISTED_MAX)), "total": total}
 
     def _ipcache(self) -> tuple[Iterator[Json], int]:
-        delta = self._daemon.maps.delta
-        maps = ("md_cidrs", "md_ipcache")
-        return (row for map in maps for row in self._rows(map)), sum(len(delta.realised[map]) for map in maps)
+        reconciler, maps = self._daemon.maps, DIFFED["ipcache"]
+        total = sum(len(reconciler.delta.realised[map]) for map in maps)
+        return (row for map in maps for row in self._rows(map, reconciler)), total
 
-    def _rows(self, map: str) -> Iterator[Json]:
-        delta = self._daemon.maps.delta
+    def _rows(self, map: str, reconciler: Reconciler) -> Iterator[Json]:
+        delta = reconciler.delta
         desired, realised = delta.desired[map], delta.realised[map]
         for key in list(dict.fromkeys((*desired, *realised))):
             wanted, held = desired.get(key), realised.get(key)
@@ -95,7 +105,7 @@ class Inspection:
                 "desired": _describe(map, key, wanted),
                 "realised": _describe(map, key, held),
                 "in_sync": wanted == held,
-                "reason": failure.reason if (failure := self._daemon.maps.retries.failures.get((map, key))) else "",
+                "reason": failure.reason if (failure := reconciler.retries.failures.get((map, key))) else "",
             }
 
     def _records(self, kind: Kind, row: Callable[[str, str, Any], Json]) -> tuple[Iterator[Json], int]:

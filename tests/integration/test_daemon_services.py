@@ -88,9 +88,14 @@ async def test_a_full_map_keeps_what_is_there_says_so_and_is_tried_again(scene: 
         (answer,) = json.loads(result.stdout)
         new = next(each for each in _backends(answer) if each["backend"].startswith("20.0.0.3"))
         assert "full" in new["not_realised"]
+        differs = await ask(scene, "service", "list", "--diff")
+        assert (differs.exit_code, "the map is full" in differs.output) == (1, True)
+        for what in ("ipcache", "node", "identity"):
+            assert (await ask(scene, what, "list", "--diff")).exit_code == 0
         scene.maps.sizes["md_be4"] = MAPS["md_be4"].size
         await until(lambda: len(scene.backends()[FRONTEND]) == 5, "there is room")
         await until(lambda: not daemon.maps.retries.failures, "everything is written")
+        assert (await ask(scene, "service", "list", "--diff")).exit_code == 0
 
 
 async def test_no_daemon_is_said(tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         yield made
 
 
-def ask(mesh: TwoNodes, number: int, port: int = TUNNEL_PORT) -> int | None:
+def ask(mesh: TwoNodes, number: int, port: int = TUNNEL_PORT, *, to: str = "") -> int | None:
     """Sends a probe from a to b, as the daemon does; the number that came back."""
     listener = mesh.a.namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER_TYPE))
-    sender = mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender = mesh.a.namespace.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
     with listener, sender:
         listener.settimeout(5)
-        sender.sendto(encode_request(number, COOKIE), (str(mesh.b.underlay), port))
+        sender.sendto(encode_request(number, COOKIE), (to or str(mesh.b.underlay), port))
         return decode_reply(listener.recv(2000), COOKIE)
 
 
@@ -55,6 +55,17 @@ def test_what_a_geneve_device_would_get(mesh: TwoNodes) -> None:
     vxlan, geneve = (encode_request(9, COOKIE, kind=kind) for kind in ("vxlan", "geneve"))
     assert geneve[:8] == bytes.fromhex("0000 6558 000004 00")
     assert geneve[8:] == vxlan[8:]
+
+
+def test_the_underlay_of_a_probe_may_be_ipv6(mesh: TwoNodes) -> None:
+    sixes = [(mesh.a, "fd00:172::1"), (mesh.b, "fd00:172::2")]
+    try:
+        for node, address in sixes:
+            node.namespace.ip("addr", "add", f"{address}/64", "dev", "eth0", "nodad")
+        assert ask(mesh, 6, to=sixes[1][1]) == 6
+    finally:
+        for node, _ in sixes:
+            node.namespace.ip("-6", "addr", "flush", "dev", "eth0", "scope", "global")
 
 
 def say(client: socket.socket, server: str) -> None:

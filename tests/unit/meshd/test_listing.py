@@ -23,7 +23,7 @@ async def run(folder: Path, routes: Mapping[str, Callable[..., object]], *words:
         return await asyncio.to_thread(CliRunner().invoke, program, [*words, "--run-dir", str(folder)])
 
 
-@pytest.mark.parametrize(("flags", "route"), [((), "/v1/list/{what}"), (("--diff",), "/v1/diff")])
+@pytest.mark.parametrize(("flags", "route"), [((), "/v1/list/{what}"), (("--diff",), "/v1/diff/{what}")])
 async def test_an_entry_that_the_kernel_lacks_is_shown_with_its_reason(
     tmp_path: Path, flags: tuple[str, ...], route: str
 ) -> None:
@@ -35,6 +35,21 @@ async def test_an_entry_that_the_kernel_lacks_is_shown_with_its_reason(
     assert "nothing full" in result.output
     assert ("and 4 more" in result.output) is not bool(flags)
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("what", ["ipcache", "node", "service", "identity"])
+async def test_what_the_kernel_lacks_of_one_kind_is_asked_for(tmp_path: Path, what: str) -> None:
+    asked = []
+
+    def answer(what: str) -> object:
+        asked.append(what)
+        return [] if len(asked) > 1 else [ENTRY]
+
+    result = await run(tmp_path, {"/v1/diff/{what}": answer}, what, "list", "--diff")
+    assert (result.exit_code, "nothing full" in result.output) == (1, True)
+    result = await run(tmp_path, {"/v1/diff/{what}": answer}, what, "list", "--diff", "-o", "json")
+    assert (result.exit_code, json.loads(result.output)) == (0, [])
+    assert asked == [what, what]
 
 
 @pytest.mark.parametrize(
