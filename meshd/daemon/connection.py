@@ -13,7 +13,7 @@ import grpc.aio
 
 from meshd.daemon.etcd import Compacted, TooLarge, WatchStream, list_page, peer_error
 from meshd.daemon.link import PeerRejected, PeerUnavailable
-from meshd.daemon.watch import Changes, ListFrom, WatchFrom, WatchMachine
+from meshd.daemon.watch import Changes, ListFrom, WatchFrom, WatchMachine, Why
 from wire.codec import BadRecord, decode_cluster_config
 from wire.keys import (
     HEARTBEAT,
@@ -77,6 +77,8 @@ class Feed:
     machine: WatchMachine
     folder: str
     kind: Kind | None = None
+    watched: bool = False
+    """There was a watch already."""
 
 
 class Connection:
@@ -145,6 +147,7 @@ class Connection:
 
     async def _follow(self, stream: WatchStream[Feed], group: asyncio.TaskGroup, feed: Feed) -> None:
         await stream.create(await self._list(feed, RANGE_TIMEOUT_S), feed)
+        feed.watched = True
         self._start(stream, group)
 
     async def _confirm(self) -> NoReturn:
@@ -178,12 +181,12 @@ class Connection:
 
     async def _list(self, feed: Feed, timeout_s: float) -> WatchFrom:
         limit = PAGE.get(feed.kind, DEFAULT_PAGE) if feed.kind else DEFAULT_PAGE
-        ask: ListFrom | WatchFrom = feed.machine.start()
+        ask: ListFrom | WatchFrom = feed.machine.start(Why.COMPACTED if feed.watched else Why.CONNECTED)
         while isinstance(ask, ListFrom):
             try:
                 page = await list_page(self._channel, ask, limit=limit, timeout_s=timeout_s)
             except Compacted:
-                ask = feed.machine.start()
+                ask = feed.machine.start(Why.COMPACTED)
                 continue
             except TooLarge:
                 if limit == 1:

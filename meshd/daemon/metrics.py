@@ -64,15 +64,19 @@ class Metrics(Collector):
         yield gauge("remote_last_event_seconds", "Since the last record of the cluster arrived.", age)
         yield gauge("remote_certificate_days", "Until our certificate ends.", lambda r: r.link.days_left())
         connects = CounterMetricFamily(PREFIX + "remote_connects", "Connections tried.", labels=["cluster"])
-        lists = CounterMetricFamily(PREFIX + "remote_lists", "Lists started, of all kinds.", labels=["cluster"])
+        lists = CounterMetricFamily(PREFIX + "remote_lists", "Lists begun, by cause.", labels=["cluster", "reason"])
         for remote in remotes:
             connects.add_metric([remote.cluster], remote.connects)
-            lists.add_metric([remote.cluster], remote.relists)
+            for reason, count in remote.relists.items():
+                lists.add_metric([remote.cluster, reason], count)
         yield from (connects, lists)
 
     def _presence(self, now: float) -> Iterator[Metric]:
         presence = GaugeMetricFamily(
             PREFIX + "remote_presence", "1 for the state that the cluster is in.", labels=["cluster", "state"]
+        )
+        withdrawn = CounterMetricFamily(
+            PREFIX + "remote_withdrawals", "How often it was withdrawn, by cause.", labels=["cluster", "reason"]
         )
         lost = GaugeMetricFamily(PREFIX + "remote_lost_seconds", "Since nothing is heard.", labels=["cluster"])
         held = GaugeMetricFamily(PREFIX + "remote_waiting_deletes", "Deletes not believed.", labels=["cluster"])
@@ -82,13 +86,15 @@ class Metrics(Collector):
             evidence = self._daemon.prober.evidence(remote.cluster) if self._daemon.prober else NO_EVIDENCE
             for state in PresenceState:
                 presence.add_metric([remote.cluster, state], remote.presence.state is state)
+            for reason, count in remote.presence.withdrawals.items():
+                withdrawn.add_metric([remote.cluster, reason], count)
             lost.add_metric([remote.cluster], remote.presence.age_s(now) or 0.0)
             held.add_metric([remote.cluster], remote.waiting_deletes)
             if evidence.rtt_s is not None:
                 rtt.add_metric([remote.cluster], evidence.rtt_s)
             if evidence.loss is not None:
                 loss.add_metric([remote.cluster], evidence.loss)
-        yield from (presence, lost, held, rtt, loss)
+        yield from (presence, withdrawn, lost, held, rtt, loss)
 
     def _records(self) -> Iterator[Metric]:
         accepted = GaugeMetricFamily(PREFIX + "records", "Records that are believed.", labels=["cluster", "kind"])
@@ -118,7 +124,8 @@ class Metrics(Collector):
             for name, held in reconciler.delta.realised.items():
                 entries.add_metric([name], len(held))
                 if name in MAPS:
-                    pressure.add_metric([name], len(held) / MAPS[name].size)
+                    room = self._daemon.config.map_sizes.get(name, MAPS[name].size)
+                    pressure.add_metric([name], len(held) / room)
         drops = CounterMetricFamily(PREFIX + "drops", "Packets and connections dropped.", labels=["reason"])
         for reason, count in self._daemon.drops().items():
             drops.add_metric([reason.label], count)
@@ -126,7 +133,3 @@ class Metrics(Collector):
 
     def _state(self, cluster: str) -> ClusterState:
         return self._daemon.store.clusters.get(cluster) or ClusterState(cluster)
-
-
-def _is_ready(remote: Remote) -> bool:
-    return remote.link.state is LinkState.READY

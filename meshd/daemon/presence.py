@@ -7,12 +7,14 @@
 From WITHDRAWN only the control link leads back: answers that come and go do not make backends come and go.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from meshd.daemon.allowance import Allowance
 
 HEARTBEAT_MAX_S = 120.0
+MAX_STALE, SILENT = "max-stale", "nodes-silent"
 
 
 class PresenceState(StrEnum):
@@ -29,6 +31,8 @@ class Presence:
     state: PresenceState = PresenceState.STALE
     since: float = 0.0
     reason: str = ""
+    withdrawals: Counter[str] = field(default_factory=Counter)
+    """How often it came to that, by cause."""
 
     def lose(self, now: float) -> None:
         if self.lost_at is None:
@@ -47,6 +51,9 @@ class Presence:
         changed = state is not self.state
         if changed:
             self.since = now
+            if state is PresenceState.WITHDRAWN:
+                overdue = (self.age_s(now) or 0.0) >= allowance.max_stale_s
+                self.withdrawals[MAX_STALE if overdue else SILENT] += 1
         self.state, self.reason = state, reason
         return changed
 

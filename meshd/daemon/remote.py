@@ -7,6 +7,7 @@ connection that had been up the first try comes at once, jittered.
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import NoReturn
@@ -26,7 +27,7 @@ from meshd.daemon.remotefile import RemoteFile
 from meshd.daemon.servercert import NoCertificate, read_server_certificate
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
-from meshd.daemon.watch import ROOM, Changes, WatchMachine
+from meshd.daemon.watch import ROOM, Changes, WatchMachine, Why
 from wire.codec import Scope
 from wire.keys import Kind
 from wire.records import ClusterConfig
@@ -83,9 +84,9 @@ class Remote:
         return self._kinds
 
     @property
-    def relists(self) -> int:
-        """Lists that were started, of all kinds together."""
-        return sum(machine.relists for machine in self._machines.values())
+    def relists(self) -> Counter[Why]:
+        """Lists that were begun, of all kinds together, by their cause."""
+        return sum((machine.relists for machine in self._machines.values()), Counter[Why]())
 
     def replace(self, file: RemoteFile) -> None:
         """The next connection is made as this file says; what was heard stays."""

@@ -138,7 +138,7 @@ class Report:
                 "target": link.target,
                 "failures": link.failures,
                 "connects": remote.connects,
-                "lists": remote.relists,
+                "lists": remote.relists.total(),
             },
             "last_event_age_s": _age(state.last_event_at, now),
             "heartbeat_age_s": _age(link.heartbeat_at, now),

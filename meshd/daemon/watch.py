@@ -2,13 +2,24 @@
 changed come out. Not a connection: that is connection.py, the only caller.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 DELETE = 1  # etcd's Event.EventType
 NAME_MAX = 600  # bytes; a namespace and a name of a Kubernetes object have 317 together
 ROOM = 0.9  # of the limit: only when so little is left of it what was beyond is listed again
+
+
+class Why(StrEnum):
+    """What a list was begun for."""
+
+    CONNECTED = "connected"
+    COMPACTED = "compacted"
+    OTHER_ETCD = "other-etcd"
+    """Or one that went back in time."""
 
 
 class KeyValue(Protocol):
@@ -89,7 +100,9 @@ class WatchMachine:
         """Everything up to here has been heard."""
         self.synced = False
         """A list has been completed since the machine was made."""
-        self.relists = 0
+        self.relists: Counter[Why] = Counter()
+        """Lists that were begun, by their cause."""
+        self._why = Why.CONNECTED
 
     def __len__(self) -> int:
         return len(self._known)
@@ -109,11 +122,12 @@ class WatchMachine:
         """What is known stays; the next list brings all of it anew."""
         self._known = dict.fromkeys(self._known, 0)
 
-    def start(self) -> ListFrom:
+    def start(self, why: Why = Why.CONNECTED) -> ListFrom:
         """(Re)starts the list from its first page."""
         self._stale = set(self._known)
         self._pinned = 0
-        self.relists += 1
+        self._why = why
+        self.relists[self._why] += 1
         self.beyond = 0
         return ListFrom(self._start, self._end, 0)
 
@@ -171,6 +185,9 @@ class WatchMachine:
 
     def _pin(self, revision: int, history: int) -> None:
         if history != self._history or revision < self.revision:
+            if self._history:
+                self.relists[self._why] -= 1
+                self.relists[Why.OTHER_ETCD] += 1
             self._known = dict.fromkeys(self._known, 0)
         self._history, self._pinned = history, revision
 

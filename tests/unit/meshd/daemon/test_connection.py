@@ -14,7 +14,7 @@ from meshd.daemon import connection
 from meshd.daemon.connection import Connection, Held
 from meshd.daemon.etcd import WatchStream
 from meshd.daemon.link import PeerRejected, PeerUnavailable
-from meshd.daemon.watch import Changes, WatchFrom, WatchMachine
+from meshd.daemon.watch import Changes, WatchFrom, WatchMachine, Why
 from tests.support import records
 from tests.support.fake_etcd import FakeEtcd
 from wire.keys import HEARTBEAT, Kind, Layout, canary, cluster_config, record
@@ -159,6 +159,11 @@ async def test_a_compacted_watch_is_listed_anew_and_what_is_gone_is_swept(etcd: 
         await until(lambda: etcd.watched(IPS))
         etcd.put(record(Kind.IP, "cluster2", "20.0.0.9"), "x")
         await until(lambda: "20.0.0.9" in ear.names())
+    assert ear.machines[Kind.IP].relists == {Why.CONNECTED: 1, Why.COMPACTED: 1}
+    etcd.cluster_id += 1
+    async with connected(etcd, ear):
+        await until(lambda: etcd.watched(IPS))
+    assert ear.machines[Kind.IP].relists == {Why.CONNECTED: 1, Why.COMPACTED: 1, Why.OTHER_ETCD: 1}
 
 
 @pytest.mark.parametrize("sign", [HEARTBEAT, cluster_config("cluster2"), canary(Kind.NODE, "cluster2")])

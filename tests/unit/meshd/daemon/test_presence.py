@@ -44,3 +44,14 @@ def test_the_age_counts_from_the_first_loss() -> None:
     presence.lose(10.0)
     presence.lose(20.0)
     assert presence.age_s(25.0) == 15.0
+
+
+def test_withdrawals_are_counted_by_their_cause() -> None:
+    presence = Presence(lost_at=0.0)
+    for now, answers in ((60.0, False), (700.0, True)):
+        presence.judge(now, ALLOWANCE, answers=answers)
+        presence.judge(now + 1, ALLOWANCE, answers=answers)
+        presence.find()
+        presence.judge(now + 2, ALLOWANCE, answers=answers)
+        presence.lose(now + 3 - 600)
+    assert presence.withdrawals == {"nodes-silent": 1, "max-stale": 1}
