@@ -190,7 +190,7 @@ def main() -> None:
             name = f"cluster{number}"
             clusters[number] = ProxiedCluster(folder, name, authority, folder / f"certs{number}")
             stack.callback(clusters[number].stop)
-            clusters[number].etcd.options.append("--quota-backend-bytes=4000000000")
+            clusters[number].etcd.options += ["--quota-backend-bytes=4000000000", "--unsafe-no-fsync"]
             clusters[number].start()
             node = records.node(name, number, "n1", f"172.18.{number}.11", f"{number}0.0.0.0/24")
             clusters[number].etcd.put_all(records.cluster(name, number) | node)

@@ -89,6 +89,7 @@ class Remotes:
             f"--key-file={server / 'tls.key'}",
             f"--trusted-ca-file={server / 'ca.crt'}",
             "--client-cert-auth",
+            "--unsafe-no-fsync",
         ]
 
     def fill(self) -> None:

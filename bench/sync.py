@@ -162,6 +162,7 @@ def measure(stack: ExitStack) -> dict[str, Listing]:
     two = ProxiedCluster(folder, "cluster2", authority, folder / "certs2")
     for cluster, content in ((one, local_records()), (two, remote_records())):
         stack.callback(cluster.stop)
+        cluster.etcd.options.append("--unsafe-no-fsync")
         cluster.etcd.start()
         fill(cluster, content)
         cluster.start_proxy()
