@@ -15,11 +15,9 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from datapath.layout import MAPS
-from datapath.maglev import SIZES
 from meshd import socket
-from meshd.config import ConfigError
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, OWN_CLUSTER, Allowance
+from meshd.daemon.checks import check, read_local_file
 from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
@@ -33,7 +31,7 @@ from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
 from meshd.daemon.readiness import Readiness
 from meshd.daemon.remote import Remote
-from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
+from meshd.daemon.remotefile import RemoteFile
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
@@ -47,8 +45,7 @@ from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
 from meshd.reconcile.target import Item
 from routing.plan import Settings
-from routing.tunnel import BadTunnel, parse_tunnel
-from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, is_cluster_name
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 
 logger = logging.getLogger(__name__)
 
@@ -59,38 +56,6 @@ PROBE_AGAIN_S = 10.0
 
 class _Stop(Exception):
     """SIGTERM or SIGINT."""
-
-
-def read_local_file(config: DaemonConfig) -> RemoteFile:
-    """How our own proxy is reached. Raises ConfigError."""
-    try:
-        text = config.local.read_text()
-        return parse_remote_file(config.cluster, text, folder=config.local.parent)
-    except OSError as error:
-        raise ConfigError(f"--local {config.local}: cannot be read ({error.strerror})") from error
-    except BadRemoteFile as error:
-        raise ConfigError(f"--local {config.local}: {error}") from error
-
-
-def check(config: DaemonConfig) -> None:
-    """What a type cannot say. Raises ConfigError with all problems."""
-    problems = []
-    if not is_cluster_name(config.cluster):
-        problems.append(f"cluster: {config.cluster!r} is no cluster name (1 to 32 of a-z, 0-9 and '-')")
-    if config.max_clusters not in (255, 511):
-        problems.append(f"max_clusters: must be 255 or 511, is {config.max_clusters}")
-    if not 1 <= config.cluster_id <= config.max_clusters:
-        problems.append(f"cluster_id: must be 1 to {config.max_clusters}, is {config.cluster_id}")
-    if config.maglev_size not in SIZES:
-        problems.append(f"maglev_size: must be one of {', '.join(map(str, SIZES))}, is {config.maglev_size}")
-    problems += [f"map_sizes: there is no map {name}" for name in sorted(config.map_sizes.keys() - MAPS.keys())]
-    problems += [f"map_sizes: {name} must have room for 1 at least" for name, n in config.map_sizes.items() if n < 1]
-    try:
-        parse_tunnel(config.tunnel)
-    except BadTunnel as error:
-        problems.append(f"tunnel: {error}")
-    if problems:
-        raise ConfigError("\n".join(problems))
 
 
 class Daemon:

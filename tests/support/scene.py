@@ -13,11 +13,12 @@ import pytest
 from certs.authority import Authority
 from certs.names import Kind as LeafKind
 from certs.names import Leaf
+from meshd.daemon.checks import read_local_file
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath
 from meshd.daemon.kernel import MAPS, MapTarget, PinnedMaps, PodTarget, RouteTarget
 from meshd.daemon.policing import POLICY_MAPS
-from meshd.daemon.program import Daemon, read_local_file
+from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.wantedroutes import BOTH

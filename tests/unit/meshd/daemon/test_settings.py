@@ -6,8 +6,8 @@ import pytest
 
 from datapath.maglev import SIZES
 from meshd.config import ConfigError, load
+from meshd.daemon.checks import check
 from meshd.daemon.config import DaemonConfig
-from meshd.daemon.program import check
 
 GIVEN = {
     "cluster": "cluster1",
