@@ -35,7 +35,7 @@ PODS = "pods"
 """The name of the map that the endpoint reconciler sees: packed address → identity (four bytes), policed (one)."""
 SERVICE_MAPS = ("md_svc4", "md_svc6", "md_affm", "md_maglev", "md_be4", "md_be6")
 ZONE_LABEL = "topology.kubernetes.io/zone"
-SLICE = 500  # names that are taken in one round: a few milliseconds, for which everybody else waits
+SLICE = 128  # names that are taken in one round: a millisecond or two, for which everybody else waits
 
 
 class Mesh:
