@@ -129,7 +129,10 @@ class Policing:
 
     def refresh(self) -> bool:
         """Brings desired up to date; True if there is something for the next round."""
-        if all(state.synced(Kind.IDENTITY) and state.synced(Kind.IP) for state in self._store.clusters.values()):
+        waiting = self._found or self._postponed
+        if waiting and all(
+            state.synced(Kind.IDENTITY) and state.synced(Kind.IP) for state in self._store.clusters.values()
+        ):
             self._resume()
         self._heed_shortage()
         for identity in self._due:
@@ -245,6 +248,8 @@ class Policing:
 
     def _prune(self) -> None:
         """What was found at the start goes when those who own it have been heard."""
+        if not self._delta.unclaimed():
+            return
         states = self._store.clusters.values()
         facts = frozenset(state.name for state in states if state.synced(Kind.IDENTITY) and state.synced(Kind.IP))
         present = frozenset(state.name for state in states)

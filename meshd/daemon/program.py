@@ -137,6 +137,8 @@ class Daemon:
         self._ring = datapath.ring
         self._pod_target = datapath.pods
         self._interfaces_moved = False
+        self._files_moved = True
+        """Remotes came, went or have another file."""
         self._refused: frozenset[Item] = frozenset()
         self._restore(datapath)
 
@@ -162,9 +164,9 @@ class Daemon:
                     self.config.clustermesh,
                     own=self.config.cluster,
                     group=group,
-                    make=lambda file: self._make(file, SHARED_KINDS),
+                    make=self._join,
                     leave=self._leave,
-                    changed=self.mesh.suspicion.reconsider,
+                    changed=self._change,
                 )
                 self.clustermesh.refresh()
                 if self._ring is not None:
@@ -217,7 +219,17 @@ class Daemon:
             is_local=is_local,
         )
 
+    def _join(self, file: RemoteFile) -> Remote:
+        self._files_moved = True
+        return self._make(file, SHARED_KINDS)
+
+    def _change(self, cluster: str) -> None:
+        self._files_moved = True
+        self.mesh.suspicion.reconsider(cluster)
+        self.loop.wake()
+
     def _leave(self, cluster: str) -> None:
+        self._files_moved = True
         self.store.drain(cluster)
         self.members.leave(cluster)
         self.mesh.leave(cluster)
@@ -252,9 +264,10 @@ class Daemon:
                 self.pods.delta.touch(item)
             self.policing.outside.set_host(host_addresses())
         self.ways.repair()
-        settings = self._settings()
-        if settings != self.mesh.nodes.settings:
-            self.mesh.configure(settings)
+        if self._files_moved:
+            self._files_moved = False
+            if (settings := self._settings()) != self.mesh.nodes.settings:
+                self.mesh.configure(settings)
         if (refused := self._refused_backends()) != self._refused:
             self._refused = refused
             self.mesh.refuse(refused)

@@ -1,7 +1,10 @@
 """Policies and identities come from a store; what the kernel shall hold comes out, in force only when it is there."""
 
+from typing import Any
+
 from datapath.description import decode
 from datapath.entries import Entry
+from meshd.daemon.store import ClusterState
 from policy.model import Mode
 from tests.support.desk import FAR, FRIEND, NAME, POD, Desk, ready
 from wire.codec import encode
@@ -235,3 +238,23 @@ def test_a_policy_that_changes_while_a_cluster_is_silent_is_in_force() -> None:
     round = desk.delta.plan()
     assert round is not None
     assert "md_subject" in {step.map for step in round.upserts}, "tracked connections are judged again"
+
+
+class Walked(dict[str, ClusterState]):
+    """Counts how often somebody looks at all clusters."""
+
+    walks = 0
+
+    def values(self) -> Any:
+        self.walks += 1
+        return super().values()
+
+
+def test_once_everybody_was_heard_a_change_costs_the_same_however_many_clusters_there_are() -> None:
+    desk = ready()
+    desk.sync("cluster2")
+    desk.work()
+    clusters = desk.store.clusters = Walked(desk.store.clusters)
+    desk.identity(FRIEND, "foe")
+    desk.work()
+    assert clusters.walks == 0
