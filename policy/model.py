@@ -50,7 +50,7 @@ class PolicyRef(NamedTuple):
 class Rule:
     """`peers` None: everybody, also outside the mesh; () nobody. `ports` None: all of every protocol.
 
-    `place` says where it stands in the policy: `ingress[0]`.
+    `place` says where it stands in the policy: `spec.ingress[0]`.
     """
 
     direction: Direction
