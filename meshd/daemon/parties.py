@@ -58,6 +58,11 @@ class Parties:
             return int(Reserved.UNKNOWN)  # in a PodCIDR, and no pod that was announced
         return int(Reserved.WORLD) if number is None else number
 
+    def is_unverified(self, address: IPAddress) -> bool:
+        """An address of a remote PodCIDR that no cluster has announced (yet)."""
+        key = ipcache_entry(address, identity=0, tunnel=None, remote=False).key
+        return key not in self._daemon.maps.delta.desired["md_ipcache"] and not self.identity(address)
+
     def who(self, address: IPAddress) -> Json:
         """Everything that is known of it."""
         identity = self.identity(address)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 SHUT = "entries of the policies do not fit into a map: nothing passes in this direction (`meshd status`)"
+UNVERIFIED = "no cluster has announced the source (yet), and a policy selects the destination"
 PODS_SHOWN = 3
 _NUMBERS = {**PROTOCOLS, "ICMP": ICMP, "ICMPV6": ICMPV6}
 
@@ -161,14 +162,19 @@ class PolicyView:
             return {"direction": direction.label, "passes": True, "closed": False, "mode": "-", "by": [said]}
         mode = self._policing.mode_of(identity)
         verdict = engine.explain(identity, direction, self._parties.identity(peer), protocol, port)
+        holding = engine.holding(identity)
+        closed = holding.closed if holding else frozenset[Direction]()
         shut = direction in self._policing.shut.get(identity, ())
+        unverified = direction in closed and direction is Direction.INGRESS and self._parties.is_unverified(peer)
         if shut:
             by = [SHUT]
+        elif unverified:
+            by = [UNVERIFIED]
         elif verdict.by:
             by = list(verdict.by)
         else:
             by = ["no rule allows it"] if verdict.closed else ["no policy closes this direction"]
-        allowed = verdict.allowed and not shut
+        allowed = verdict.allowed and not shut and not unverified
         passes = allowed or mode is not Mode.ENFORCE
         return {"direction": direction.label, "passes": passes, "allowed": allowed, "mode": str(mode), "by": by}
 

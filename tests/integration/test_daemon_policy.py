@@ -10,7 +10,7 @@ from rich.console import Console
 from datapath.layout import DropReason
 from datapath.policylayout import Event
 from meshd.daemon.mesh import PODS
-from meshd.daemon.policyview import PolicyView
+from meshd.daemon.policyview import UNVERIFIED, PolicyView
 from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
 from meshd.policies import policies_table, policy
@@ -89,6 +89,8 @@ async def test_what_is_said_of_policies(scene: Scene) -> None:
         assert traced["passes"], "audit"
         assert [check["allowed"] for check in traced["checks"] if "allowed" in check] == [False]
         assert traced["source"]["cluster"] == "cluster2"
+        stranger = view.trace("20.0.0.77", "10.0.0.1", "tcp", "80")
+        assert [check["by"] for check in stranger["checks"] if check["mode"] != "-"] == [[UNVERIFIED]]
         assert "error" in view.trace("nobody/here", "10.0.0.1", "tcp", "80")
         assert view.default_local()["changes"] == [
             {
