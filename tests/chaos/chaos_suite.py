@@ -11,25 +11,36 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datapath.entries import ipcache_entry
+from datapath.layout import MAPS
+from datapath.maps import MapFull, Maps
+from datapath.pins import Pins
 from meshd.socket import SocketError, get
 from meshd.testbed import netns
 from meshd.testbed.demo import load
 from meshd.testbed.demo.results import Load, parse
-from meshd.testbed.parts import socket_path
+from meshd.testbed.layout import BPFFS
+from meshd.testbed.parts import Part, socket_path
 from meshd.testbed.testbed import Testbed
+from tests.support.clock import shifted_clock
 
 pytestmark = pytest.mark.root
 CLUSTERS = ("cluster1", "cluster2", "cluster3")
 RATE = 50
 FAULT_S = 4.0
 DEADLINE_S = 60.0
+FIRST_POD_IDENTITY = 256
+ROOM = MAPS["md_ipcache"].size
 FOLDER = Path(__file__).parents[2] / "build"
 ROWS: list[dict[str, object]] = []
 PROCESSES = [
@@ -64,6 +75,18 @@ class Field:
         answer: dict[str, Any] = get(socket_path(self.bed.layout, "cluster1", "node2", "daemon"), "/v1/events/0")
         events: list[dict[str, Any]] = answer["events"]
         return events
+
+    def realised(self) -> dict[str, list[str]]:
+        """What the node's maps hold, one line for each entry."""
+        answer: dict[str, list[str]] = get(socket_path(self.bed.layout, "cluster1", "node2", "daemon"), "/v1/realised")
+        return answer
+
+    def retire(self, name: str, address: str) -> None:
+        """A backend of cluster2 ends as Kubernetes would end it: first it is not ready any more."""
+        self.bed.set_ready("cluster2", [name], ready=False)
+        until(lambda: address not in json.dumps(self.realised()["md_be4"]), "no backend")
+        self.bed.delete_pod("cluster2", name)
+        until(lambda: address not in json.dumps(self.realised()), "the end of its address")
 
     def state_of(self, remote: str, cluster: str = "cluster1", node: str = "node2") -> tuple[str, str]:
         """Link and presence of a remote cluster."""
@@ -117,6 +140,23 @@ class Field:
             yield
         finally:
             netns.nft("delete table inet chaos\n", namespace=namespace)
+
+    def digest(self, cluster: str, node: str) -> str:
+        """Of what the maps of a node say about pods: address and identity, whoever carries them."""
+        found: dict[str, list[str]] = get(socket_path(self.bed.layout, cluster, node, "daemon"), "/v1/realised")
+        pods = [line.split()[:2] for line in found["md_ipcache"]]
+        known = sorted(line for line in pods if int(line[1].removeprefix("identity=")) >= FIRST_POD_IDENTITY)
+        assert known
+        return sha256(json.dumps(known).encode()).hexdigest()
+
+    def digests(self) -> set[str]:
+        return {self.digest(cluster, node) for cluster in CLUSTERS for node in ("node1", "node2")}
+
+    def restart(self, *parts: Part) -> None:
+        """These instead of those of the same names that run."""
+        for part in parts:
+            self.bed.kill_part(part.name)
+        self.bed.start_parts(parts)
 
 
 def summary(name: str, seen: Load) -> dict[str, object]:
@@ -219,9 +259,59 @@ def test_a_partition_that_a_third_cluster_does_not_see_does_not_flap(field_: Fie
             assert field_.state_of("cluster1", "cluster3", "node1") == ("ready", "fresh")
             assert field_.state_of("cluster2", "cluster3", "node1") == ("ready", "fresh")
         until(field_.all_well, "a fresh mesh")
+    until(lambda: len(field_.digests()) == 1, "the same state on all nodes of all clusters")
     told = [event["event"] for event in field_.events()[before:] if event["cluster"] == "cluster2"]
     assert told.count("stale") <= 1
     assert "withdrawn" not in told
+    assert seen[0].failures == []
+
+
+def shifted(part: Part, folder: Path, hours: int) -> Part:
+    """The same process, with another wall clock."""
+    folder.mkdir()
+    environment = shifted_clock(folder, timedelta(hours=hours))
+    return replace(part, argv=("env", *(f"{name}={value}" for name, value in environment.items()), *part.argv))
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_clocks_that_differ_by_an_hour_change_nothing(field_: Field, hours: int, tmp_path: Path) -> None:
+    """Clause 11: agent and proxy of cluster2 and a daemon of cluster1, each with a wall clock of its own."""
+    shifts = {"cluster2/agent": hours, "cluster2/proxy": -hours, "cluster1/daemon-node2": hours}
+    plain = [field_.bed.part(name) for name in shifts]
+    parts = [shifted(part, tmp_path / part.record_name, shifts[part.name]) for part in plain]
+    name = f"clocks shifted: agent {hours:+} h, proxy {-hours:+} h, another cluster's daemon {hours:+} h"
+    try:
+        with field_.requests(name) as seen:
+            field_.restart(*parts)
+            until(field_.all_well, "a fresh mesh")
+            field_.bed.add_pod("cluster2", "late", like="rebel-base-1")
+            late = field_.bed.pod("cluster2", "late")["status"]["podIP"]
+            until(lambda: late in json.dumps(field_.realised()), "a pod that came meanwhile")
+            time.sleep(FAULT_S)
+            assert field_.all_well()
+            field_.retire("late", late)
+    finally:
+        field_.restart(*plain)
+        until(field_.all_well, "a fresh mesh")
+    assert seen[0].failures == []
+
+
+def test_a_full_map_is_shown_and_costs_only_what_has_no_room(field_: Field) -> None:
+    """Clause 8: somebody has filled the ipcache of frontend-1's node."""
+    blank = [ipcache_entry(IPv4Address("240.0.0.0") + n, identity=0, tunnel=None, remote=True) for n in range(ROOM)]
+    folder = Pins(BPFFS, field_.bed.layout.instance("cluster1", "node2")).folder
+    with field_.requests("md_ipcache full") as seen, Maps(folder) as maps:
+        with suppress(MapFull):
+            maps.upsert("md_ipcache", {entry.key: entry.value for entry in blank})
+        field_.bed.add_pod("cluster2", "late", like="rebel-base-1")
+        late = field_.bed.pod("cluster2", "late")["status"]["podIP"]
+        until(lambda: "cannot be written" in str(field_.status()["findings"]), "a finding")
+        time.sleep(FAULT_S)
+        assert late not in json.dumps(field_.realised()["md_ipcache"])
+        maps.delete("md_ipcache", [entry.key for entry in blank])
+        until(lambda: late in json.dumps(field_.realised()["md_ipcache"]), "room for it")
+        field_.retire("late", late)
+        until(field_.all_well, "a fresh mesh")
     assert seen[0].failures == []
 
 
