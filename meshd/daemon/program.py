@@ -290,11 +290,13 @@ class Daemon:
     def _refused_backends(self) -> frozenset[Item]:
         return frozenset(item for item in self.maps.retries.failures if item[0] in BACKEND_MAPS)
 
+    def _asks_for_another(self) -> bool:
+        """Whether what failed in the rounds, or found room at last, changes what is wanted."""
+        return self._refused_backends() != self._refused or self.policing.feels_shortage()
+
     def _settled(self) -> None:
-        if self._refused_backends() != self._refused:
-            self.loop.wake()
         self.ways.look()
-        if self.policing.feels_shortage():
+        if self._asks_for_another():
             self.loop.wake()
         self._observe()
 
@@ -322,6 +324,7 @@ class Daemon:
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
         settled = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
+        settled = settled and not self._asks_for_another()
         return {
             "loaded": True,
             "local-synced": local,

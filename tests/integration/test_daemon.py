@@ -34,7 +34,7 @@ async def test_both_clusters_backends_and_addresses_reach_the_maps(scene: Scene)
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         assert scene.backends() == {FRONTEND: ALL}
-        assert scene.reconciled == [1]
+        assert scene.reconciled == [{FRONTEND: ALL}]
         assert Report(daemon).status()["state"] == "ok"
         assert scene.interfaces.attached == [7]
         held = {name: len(entries) for name, entries in scene.maps.content.items() if entries}
@@ -230,6 +230,22 @@ async def test_faulty_maps_end_as_good_ones(scene: Scene) -> None:
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         assert scene.backends() == {FRONTEND: ALL}
+
+
+async def test_ready_means_with_the_backends_whose_first_write_failed(scene: Scene) -> None:
+    failed = set()
+
+    def first_time(op: str, map: str, key: bytes) -> bool:
+        if map != "md_be4" or key in failed:
+            return False
+        failed.add(key)
+        return True
+
+    scene.maps.fails = first_time
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+    assert scene.reconciled == [{FRONTEND: ALL}]
+    assert len(failed) >= len(ALL)
 
 
 async def test_a_changed_cluster_config_is_read_again(scene: Scene) -> None:

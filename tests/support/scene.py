@@ -44,7 +44,8 @@ class Scene:
     routes: FakeRoutes = field(default_factory=FakeRoutes)
     exports: FakeExports = field(default_factory=FakeExports)
     health_port: int = field(default_factory=free_port)
-    reconciled: list[int] = field(default_factory=list)
+    reconciled: list[dict[str, set[str]]] = field(default_factory=list)
+    """Frontends with their backends as each daemon called itself reconciled."""
     """How many frontends stood when a daemon said that all is in the kernel."""
     kernel: PinnedMaps | None = None
     """Real maps in the place of the fake ones."""
@@ -87,7 +88,7 @@ class Scene:
                 read_local_file(self.config()),
                 datapath,
                 executor,
-                reconciled=lambda: self.reconciled.append(len(self.backends())),
+                reconciled=lambda: self.reconciled.append(self.backends()),
             )
             async with asyncio.TaskGroup() as group:  # the test fails at once if the daemon does
                 task = group.create_task(daemon.run())
