@@ -4,7 +4,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# No test fails because the machine is busy.
+settings.register_profile("meshd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meshd")
 # gRPC's handlers of fork() would otherwise run in the children that the testbed starts, and fail there.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 

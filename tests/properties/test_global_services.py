@@ -264,7 +264,7 @@ def afresh(said: Iterable[tuple[Key, Record]]) -> World:
 HISTORY = st.lists(steps(), max_size=12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(HISTORY, st.randoms())
 def test_any_history_in_any_order_gives_what_computing_afresh_gives(
     history: list[tuple[Key, Record | None]], random: Random
@@ -286,7 +286,7 @@ def test_any_history_in_any_order_gives_what_computing_afresh_gives(
         assert all(abs(share - wanted[at][endpoint]) < 1e-3 for endpoint, share in shares.items())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(HISTORY)
 def test_saying_it_again_or_restarting_writes_nothing(history: list[tuple[Key, Record | None]]) -> None:
     world = World()

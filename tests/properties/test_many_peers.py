@@ -131,7 +131,7 @@ class Node:
 
 
 @given(st.lists(STEP, max_size=60), st.integers(0, 999))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_any_history_of_several_peers_ends_as_a_full_recompute(
     steps: list[tuple[str, str, int, int, int]], seed: int
 ) -> None:

@@ -33,7 +33,7 @@ def addressed(everybody: dict[str, Party]) -> dict[str, Party]:
     }
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     everybody=parties().map(addressed),
     documents=policies(),

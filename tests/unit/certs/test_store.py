@@ -21,8 +21,8 @@ def test_files_change_together(tmp_path: Path) -> None:
     writer.start()
     mixed, seen = 0, 0
     while not done.is_set():
-        resolved = folder.resolve(strict=True)
         try:
+            resolved = folder.resolve(strict=True)
             pair = (resolved / "crt").read_bytes(), (resolved / "key").read_bytes()
         except FileNotFoundError:  # this reader was two generations behind
             continue

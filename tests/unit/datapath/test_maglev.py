@@ -47,7 +47,7 @@ def test_one_of_a_hundred_that_goes_moves_few_entries_of_the_others(size: int, b
 HOSTS = st.lists(st.integers(0, 1 << 16), unique=True, min_size=2, max_size=60)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(HOSTS, st.data())
 def test_whoever_leaves_or_comes_few_entries_of_the_others_move(hosts: list[int], data: st.DataObject) -> None:
     names = [f"10.{host >> 8}.{host & 255}.1:80/TCP" for host in hosts]
@@ -79,7 +79,7 @@ def by_the_paper(names: list[str], weights: list[int], size: int) -> list[int]:
                 return table
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(HOSTS, st.sampled_from([251, 509]), st.integers(1, 20), st.randoms())
 def test_the_table_is_that_of_the_paper(hosts: list[int], size: int, most: int, random_: random.Random) -> None:
     names = [f"10.{host >> 8}.{host & 255}.1:80/TCP" for host in hosts]

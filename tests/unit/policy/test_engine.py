@@ -16,7 +16,7 @@ from tests.support.policyscript import NUMBERS
 SCOPE = Scope("cluster1")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(parties(), policies(), st.booleans())
 def test_the_verdict_of_the_entries_is_that_of_the_specification(
     everybody: dict[str, Party], documents: list[dict[str, Any]], default_local: bool
@@ -32,7 +32,7 @@ def test_the_verdict_of_the_entries_is_that_of_the_specification(
                 assert verdict is expected, (source, destination, protocol, port)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(parties(), policies(), st.sampled_from(PORTS))
 def test_an_explanation_gives_the_verdict_of_the_entries(
     everybody: dict[str, Party], documents: list[dict[str, Any]], port: int
@@ -62,7 +62,7 @@ def _apply(table: dict[EntryKey, bool], update: Update) -> None:
             table[key] = allowed
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_step_by_step_equals_all_at_once(data: st.DataObject) -> None:
     everybody = data.draw(parties())

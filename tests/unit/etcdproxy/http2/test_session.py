@@ -93,7 +93,7 @@ async def test_the_status_of_a_refusal_is_percent_encoded() -> None:
     assert found["grpc-message"] == "no: 100 %25 %C3%BC%0A"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_whatever_the_windows_messages_arrive_whole_and_in_order(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(0, 80_000), max_size=4))
@@ -303,7 +303,7 @@ async def _survive(chunks: list[bytes]) -> None:
     assert not failures
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.booleans(), st.lists(st.binary(max_size=300), max_size=6))
 def test_any_bytes(greeted: bool, chunks: list[bytes]) -> None:
     asyncio.run(_survive([PREFACE, *chunks] if greeted else chunks))
@@ -333,7 +333,7 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.lists(FRAMES, max_size=12))
 def test_frames_without_sense(seed: int, noise: list[bytes]) -> None:
     rng = random.Random(seed)

@@ -25,7 +25,7 @@ STEP = st.tuples(
 
 
 @given(st.lists(STEP, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_history_ends_as_a_full_recompute(steps: list[tuple[str, str, int, int, int]]) -> None:
     world = World()
     for action, cluster, what, which, how in steps:
@@ -55,7 +55,7 @@ JSON = st.recursive(
 
 
 @given(st.integers(0, 3), st.integers(2, 3), st.integers(0, 3), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_value_takes_more_than_itself_down(what: int, which: int, how: int, data: st.DataObject) -> None:
     cluster = "cluster1" if what == 3 else "cluster2"
     kind, built = saying(cluster, what, which, how)

@@ -127,7 +127,7 @@ STEP = st.one_of(
 
 
 @given(st.lists(STEP, max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_ends_as_etcd_whatever_happens_on_the_way(steps: list[tuple[str, bytes, bytes]]) -> None:
     etcd, reader = ModelEtcd(1), Reader()
     for name, *arguments in steps:

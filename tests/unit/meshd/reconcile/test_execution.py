@@ -69,7 +69,7 @@ MODEL = st.dictionaries(st.integers(1, 3), st.lists(st.integers(1, 5), unique=Tr
 
 
 @given(st.lists(MODEL, min_size=1, max_size=6), st.integers(0, 999))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_faulty_maps_converge_and_nothing_stands_without_its_needs(models: list[Model], seed: int) -> None:
     maps = WatchfulMaps()
     reconciler = Reconciler("maps", MapTarget(maps), SHAPE)

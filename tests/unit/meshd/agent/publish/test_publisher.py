@@ -271,7 +271,7 @@ History = list[tuple[bool, dict[str, Any]]]
 STEPS: st.SearchStrategy[History] = st.lists(st.tuples(st.booleans(), documents()), max_size=25)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(STEPS)
 def test_whatever_the_history_the_keys_are_those_of_computing_afresh(
     history: list[tuple[bool, dict[str, Any]]],

@@ -79,7 +79,7 @@ def spoiled(draw: st.DrawFn) -> list[kubernetes.Document]:
     return documents
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(spoiled())
 def test_what_is_published_of_spoiled_objects_can_be_read_and_the_rest_goes_on(
     documents: list[kubernetes.Document],
