@@ -14,7 +14,7 @@ demo: setup ## two clusters on this machine, real packets: the story of ClusterM
 
 test: setup ## all tests: unit, property, integration with a real etcd, namespaces and packets (needs root)
 	@$(PY) -m meshd testbed check
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q -n 3 --dist loadfile
 
 chaos: setup ## faults on a testbed of three clusters under a stream of requests; about four minutes (needs root)
 	@$(PY) -m meshd testbed check
