@@ -73,6 +73,8 @@ def show_command(dir: Path, output: str) -> None:
     """Show the certificates of a directory and how many days they have left."""
     try:
         found = list_certificates(dir, now=datetime.now(UTC))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Refusal(f"{dir} is no folder: name the one that `meshd certs init` made") from error
     except OSError as error:
         raise Refusal(str(error)) from error
     if output == "json":

@@ -48,7 +48,7 @@ def summarise_agent(instance: str, status: Status) -> Summary:
     findings += [f"{entry['where']}: {reason}" for entry in status["degraded"] for reason in entry["reasons"]]
     findings += [f"etcd refuses {key}: {reason}" for key, reason in published["refused"].items()]
     findings += _of_imports(status.get("imported") or {})
-    counts = ", ".join(f"{kind.rpartition('/')[2]} {count}" for kind, count in published["keys"].items() if count)
+    counts = ", ".join(f"{kind} {count}" for kind, count in published["keys"].items() if count)
     role = "publishing" if etcd["phase"] == "writing" else etcd["phase"]
     healthy = etcd["phase"] in ("writing", "standby") and not findings
     line = f"{role} for {etcd['age_s']:.0f}s; {counts or 'nothing published'}"

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, ou
 
     Exit codes: 0 one is believed, 1 none is, 2 no daemon answers.
     """
+    try:
+        ip_address(address)
+    except ValueError as problem:
+        raise click.UsageError(f"{address!r} is not an IP address") from problem
     answers, errors = ask(run_dir, instance, f"/v1/ip/{address}")
     if output == "json":
         click.echo(json.dumps(answers, indent=2))

@@ -1,6 +1,7 @@
 """`meshd monitor`: what the kernels of this machine's daemons decide about packets, as it happens."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,14 +21,30 @@ POLL_S = 0.25
 ANSWERS = 16
 """How many answers of one daemon are shown before the next one's turn."""
 Event = dict[str, Any]
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?){0,2}")
+_NUMBERS = re.compile(r"[0-9./:]+")
+
+
+def _who(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A value that no packet can ever match would look like a mesh without drops."""
+    if value is None or "=" in value or value.isdigit():
+        return value
+    if _NAME.fullmatch(value) and not _NUMBERS.fullmatch(value):
+        return value
+    try:
+        ip_network(value, strict=False)
+    except ValueError as error:
+        reason = f"{value!r} is no address, prefix, [CLUSTER/]NAMESPACE/POD, cluster, identity or label KEY=VALUE"
+        raise click.BadParameter(reason, ctx, option) from error
+    return value
 
 
 @click.command()
 @click.option("--drops", is_flag=True, help="Only what was dropped, or would be.")
-@click.option("--from", "source", help="Only packets from WHO.")
-@click.option("--to", "destination", help="Only packets to WHO.")
-@click.option("--seconds", type=float, help="End after this time.  [default: go on]")
-@click.option("--last", type=int, default=0, help="Begin with this many of the past.")
+@click.option("--from", "source", callback=_who, help="Only packets from WHO.")
+@click.option("--to", "destination", callback=_who, help="Only packets to WHO.")
+@click.option("--seconds", type=click.FloatRange(min=0), help="End after this time.  [default: go on]")
+@click.option("--last", type=click.IntRange(min=0), default=0, help="Begin with this many of the past.")
 @click.option("--counters", is_flag=True, help="How many were dropped so far, by reason; then end.")
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")

@@ -41,7 +41,7 @@ def plan(
 
     With --clustermesh it asks no daemon but every cluster of the folder: what would not work if they were connected.
 
-    Exit codes: 0 all are reached, 1 some are not or there are conflicts, 2 no daemon answers or no cluster does.
+    Exit codes: 0 all are reached, 1 some are not (or not known) or there are conflicts, 2 no daemon or cluster answers.
     """
     if clustermesh is not None:
         if local is None or cluster is None:
@@ -59,13 +59,16 @@ def plan(
     if not found:
         click.echo(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
         ctx.exit(EXIT_BROKEN)
+    unknown = sorted(set(peers) - {route["cluster"] for entry in found for route in entry["routes"]})
     if output == "json":
         click.echo(json.dumps(found, indent=2))
     else:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         for entry in found:
             show(entry, console)
-    ctx.exit(EXIT_DEGRADED if any(is_degraded(entry) for entry in found) else EXIT_OK)
+    for peer in unknown:
+        click.echo(f"{peer}: no daemon here has heard of a node of such a cluster", err=True)
+    ctx.exit(EXIT_DEGRADED if unknown or any(is_degraded(entry) for entry in found) else EXIT_OK)
 
 
 def only(entry: Plan, peers: tuple[str, ...]) -> Plan:

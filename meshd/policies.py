@@ -15,6 +15,7 @@ from meshd.status import EXIT_OF, WIDTH
 
 RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 INSTANCE = click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+PROTOCOL = click.Choice(["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"], case_sensitive=False)
 OUTPUT = click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 
 
@@ -46,7 +47,7 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
 @policy.command("trace")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST:PORT")
-@click.option("--protocol", default="TCP", show_default=True, help="TCP, UDP, SCTP, ICMP or ICMPv6 (PORT is the type).")
+@click.option("--protocol", type=PROTOCOL, default="TCP", show_default=True, help="PORT is the type with ICMP, ICMPv6.")
 @RUN_DIR
 @INSTANCE
 @OUTPUT

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -120,7 +121,8 @@ def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
         held = ", ".join(f"{name} {count}" for name, count in target["realised"].items()) or "nothing"
         age = age_text(target["in_sync_age_s"])
         sync = f"in sync for {age}" if target["in_sync"] else f"{target['failing']} failing"
-        console.print(f"  {target['name']}: {sync}; {held}", highlight=False)
+        line = f"  {target['name']}: {sync}; {held}"
+        console.print(textwrap.fill(line, console.width, subsequent_indent=" " * 4), highlight=False)
     if routing := entry.get("routing"):
         ways = ", ".join(f"{kind} {count}" for kind, count in routing["routes"].items()) or "no nodes"
         console.print(f"  ways to PodCIDRs: {ways} (`meshd plan`)", highlight=False)

@@ -19,7 +19,7 @@ _CLONE_NEWNET = 0x40000000
 def first_problem() -> str | None:
     """One sentence that says what is missing and what helps, or None."""
     if os.geteuid() != 0:
-        return "meshd's testbed needs root: eBPF and network namespaces do (try: sudo make demo)."
+        return "meshd's testbed needs root: eBPF and network namespaces do: run this as root."
     for problem in (_programs(), _cgroup2(), _namespaces(), _bpf()):
         if problem:
             return problem

@@ -92,7 +92,12 @@ def up(bed: Testbed, no_mesh: bool) -> None:
             if not console.is_terminal:
                 click.echo(f"testbed: {what}", err=True)
 
-        bed.up(mesh=not no_mesh, progress=progress)
+        try:
+            bed.up(mesh=not no_mesh, progress=progress)
+        except KeyboardInterrupt:
+            tag = bed.layout.tag
+            click.echo(f"testbed {tag} is half up: `meshd testbed down --tag {tag}` removes it, `up` goes on", err=True)
+            raise
     click.echo(f"testbed {bed.layout.tag} is up; logs: {bed.layout.logs}")
 
 

@@ -30,7 +30,7 @@ def proxy(**changes: Any) -> dict[str, Any]:
 def test_an_agent_that_publishes_is_ok() -> None:
     summary = summarise_agent("c1", agent())
     assert (summary.state, summary.findings) == ("ok", ())
-    assert summary.line == "publishing for 12s; nodes 2, services 1"
+    assert summary.line == "publishing for 12s; nodes 2, meshd/v1/services 1"
 
 
 def test_what_an_agent_cannot_read_or_publish_is_a_finding() -> None:

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from datapath.layout import DropReason
-from meshd.monitor import event_text, is_meant
+from meshd.monitor import event_text, is_meant, monitor
 from meshd.reasons import MEANING
+from meshd.status import EXIT_OF
 
 X_WING = {
     "address": "10.0.1.2",
@@ -58,3 +61,20 @@ def test_a_line_says_why_and_how_often() -> None:
 
 def test_every_reason_has_a_meaning() -> None:
     assert MEANING.keys() == {reason.label for reason in DropReason}
+
+
+@pytest.mark.parametrize(
+    "who", ["10.0.0.1", "fd00::/64", "cluster1", "default/web", "cluster1/default/web", "65537", "app=web"]
+)
+def test_whom_the_options_can_mean(who: str) -> None:
+    answer = CliRunner().invoke(monitor, ["--from", who, "--run-dir", "/nowhere"])
+    assert answer.exit_code == EXIT_OF["broken"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--from", "gar bage"), ("--to", "10.0.0.300/8"), ("--last", "-5"), ("--seconds", "-1")]
+)
+def test_a_filter_that_can_match_nothing_is_refused(arguments: tuple[str, str]) -> None:
+    answer = CliRunner().invoke(monitor, [*arguments, "--run-dir", "/nowhere"])
+    assert answer.exit_code == click.UsageError.exit_code
+    assert arguments[1] in answer.output
