@@ -15,6 +15,9 @@ from meshd.socket import SocketError, get
 from meshd.status import EXIT_OF, WIDTH, age_text, daemon_sockets
 
 Answer = dict[str, Any]
+RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+INSTANCE = click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+OUTPUT = click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 
 
 @click.group()
@@ -24,9 +27,9 @@ def explain() -> None:
 
 @explain.command("service")
 @click.argument("name", metavar="NAMESPACE/NAME")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 @click.pass_context
 def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, output: str) -> None:
     """Gives the reason for each backend of a global service: used, or why not.
@@ -51,9 +54,9 @@ def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, 
 
 @explain.command("ip")
 @click.argument("address", metavar="ADDRESS")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 @click.pass_context
 def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, output: str) -> None:
     """Says which clusters say something about an address, who is believed and why, and what the kernel has.

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from meshd.explain import Answer, ask, explain, ip_lines
+from meshd.explain import OUTPUT, RUN_DIR, Answer, ask, explain, ip_lines
 from meshd.policies import PROTOCOL, party_text
 from meshd.status import EXIT_OF
 
@@ -16,9 +16,9 @@ from meshd.status import EXIT_OF
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST:PORT")
 @click.option("--protocol", type=PROTOCOL, default="TCP", show_default=True, help="PORT is the type with ICMP, ICMPv6.")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
+@RUN_DIR
 @click.option("--instance", help="Only this one.  [default: those of SRC's node]")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@OUTPUT
 @click.pass_context
 def flow(
     ctx: click.Context,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from meshd.explain import ask
+from meshd.explain import INSTANCE, RUN_DIR, ask
 from meshd.policies import party_text
 from meshd.reasons import MEANING
 from meshd.socket import SocketError, get
@@ -46,8 +46,8 @@ def _who(ctx: click.Context, option: click.Parameter, value: str | None) -> str 
 @click.option("--seconds", type=click.FloatRange(min=0), help="End after this time.  [default: go on]")
 @click.option("--last", type=click.IntRange(min=0), default=0, help="Begin with this many of the past.")
 @click.option("--counters", is_flag=True, help="How many were dropped so far, by reason; then end.")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@RUN_DIR
+@INSTANCE
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
 def monitor(

@@ -10,13 +10,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from meshd.explain import ask
+from meshd.explain import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.status import EXIT_OF, WIDTH
 
-RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-INSTANCE = click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
 PROTOCOL = click.Choice(["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"], case_sensitive=False)
-OUTPUT = click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 
 
 @click.group()

@@ -323,8 +323,8 @@ class Daemon:
         remotes = self.clustermesh is not None and all(
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
-        settled = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
-        settled = settled and not self._asks_for_another()
+        in_sync = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
+        settled = in_sync and not self._asks_for_another()
         return {
             "loaded": True,
             "local-synced": local,
