@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"meshd: {error.filename}: {error.strerror}: run it as root", err=True)
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
+        # An impatient second Ctrl-C must not turn what is a clean end into a traceback or a death by the signal.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         click.echo("meshd: interrupted", err=True)
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else EXIT_OK)
