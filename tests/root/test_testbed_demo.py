@@ -25,6 +25,8 @@ def layout() -> Layout:
 
 def start_demo(layout: Layout, build: Path, *options: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "-m", "meshd", "testbed", "demo", f"--tag={layout.tag}", f"--build={build}", *options]
+    # A shell starts what runs in its background deaf to Ctrl-C, and so are the children.
+    argv = ["env", "--default-signal=INT", *argv]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

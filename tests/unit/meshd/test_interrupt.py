@@ -18,5 +18,6 @@ cli.main()
 
 
 def test_a_second_interrupt_does_not_change_how_the_first_one_ended() -> None:
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    argv = ["env", "--default-signal=INT", sys.executable, "-c", INTERRUPTED]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (130, "meshd: interrupted\n")
