@@ -222,7 +222,7 @@ MAPS: Mapping[str, MapSpec] = MappingProxyType(
         "md_aff": MapSpec(MapType.LRU_HASH, AffKey, Aff, 65_536),
         "md_affm": MapSpec(MapType.HASH, AffmKey, u32, 65_536),
         "md_nat": MapSpec(MapType.LRU_HASH, NatKey, Nat, 131_072),
-        "md_used": MapSpec(MapType.ARRAY, u32, u32, 2),
+        "md_used": MapSpec(MapType.ARRAY, u32, u32, 3),
         "md_rev4": MapSpec(MapType.LRU_HASH, Rev4Key, Rev4, 65_536),
         "md_rev6": MapSpec(MapType.LRU_HASH, Rev6Key, Rev6, 65_536),
         "md_subject": MapSpec(MapType.HASH, u32, Subject, 4_096),

@@ -20,6 +20,7 @@ class ClientKind(IntEnum):
 class NatDirection(IntEnum):
     FORWARD = 0
     REPLY = 1
+    LOOP = 2
 
 
 class Svc4Key(ctypes.Structure):
@@ -78,7 +79,7 @@ class NatKey(ctypes.Structure):
 
 
 class Nat(ctypes.Structure):
-    _fields_ = (("address", v6), ("port", be16), ("pad", u8 * 2), ("backend", u32))
+    _fields_ = (("address", v6), ("port", be16), ("first", u16), ("backend", u32))
 
 
 class Be4(ctypes.Structure):

@@ -109,6 +109,7 @@ _Static_assert(sizeof(struct counter) == 16, "counter");
 enum used {
 	USED_NAT = 0,
 	USED_REPLIES = 1,
+	USED_LOOP = 2, /* of md_nat too: a pod reached itself through a frontend */
 };
 
 /* Value of md_cfg[0]: what the daemon tells the programs about this node. */

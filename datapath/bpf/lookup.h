@@ -5,6 +5,11 @@
 
 #include "maps.h"
 
+static __always_inline bool same_words(__be32 *a, __be32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
 static __always_inline struct peer *lookup_cidr(struct addr_key *address)
 {
 	struct cidr_key key = {.prefixlen = 32 + 128, .family = address->family};

@@ -36,6 +36,7 @@
 #include "probe.h"
 #include "socket_lb.h"
 #include "service_ct.h"
+#include "handover.h"
 #include "policy.h"
 
 static __always_inline bool is_ours(struct peer *peer)
@@ -78,6 +79,8 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 	} else if (skb->cb[0] != TRANSLATED) {
 		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
+		if (p->looped)
+			return return_to_pod(skb, p);
 		if (p->translated)
 			peer = md_ipcache.lookup(&p->destination);
 	}
@@ -182,7 +185,6 @@ static __always_inline __u32 check_source(struct __sk_buff *skb, struct packet *
 
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
 {
-	__u8 macs[2 * ETH_ALEN];
 	int verdict;
 
 	/* redirect_peer passes by policy_in, which hangs on the egress of the host side, before to_pod: so here too. */
@@ -190,11 +192,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, stru
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	to_frontend(skb, p);
-	__builtin_memcpy(macs, endpoint->mac, ETH_ALEN);
-	__builtin_memcpy(macs + ETH_ALEN, endpoint->host_mac, ETH_ALEN);
-	bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
-	bpf_skb_change_type(skb, PACKET_HOST);
-	return bpf_redirect_peer(endpoint->ifindex, 0);
+	return hand_over(skb, endpoint);
 }
 
 /* tc egress of the host side of a pod's veth: what the stack delivers. */

@@ -80,11 +80,6 @@ static __always_inline int carry(struct __sk_buff *skb, struct way *way, struct 
 	return encap(skb, peer, identity, way->ifindex);
 }
 
-static __always_inline bool same_words(__be32 *a, __be32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
 /* DROP_NONE if the outer source may speak for `peer`: it is the peer's node, or another one of that cluster. */
 static __always_inline __u32 check_origin(struct addr_key *outer, struct peer *peer)
 {

@@ -29,6 +29,7 @@ struct packet {
 	__u8 tcp_length; /* of the TCP header with options; these two are set by parse_tcp */
 	__u8 tcp_flags;
 	bool translated; /* service_ct.h wrote another address into it */
+	bool looped;     /* and it goes back to the pod that sent it */
 };
 
 static __always_inline bool reachable(struct __sk_buff *skb, __u32 length)

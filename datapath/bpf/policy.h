@@ -16,6 +16,7 @@
 
 #include "ct.h"
 #include "events.h"
+#include "handover.h"
 #include "lookup.h"
 #include "service_ct.h"
 
@@ -149,6 +150,8 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	if (outbound && !(ct && is_settled(ct))) {
 		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
+		if (p->looped)
+			return return_to_pod(skb, p);
 		if (p->translated) {
 			read_l4(skb, p->l4_offset, p->protocol, &l4);
 			ct = ct_find(p, &l4, pod->ifindex, outbound, now_s);

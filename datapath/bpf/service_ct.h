@@ -6,9 +6,14 @@
  *   from_pod               client -> frontend  becomes  client -> backend     md_nat, NAT_FORWARD; or a backend is chosen
  *   before a pod gets it   backend -> client   becomes  frontend -> client    md_nat, NAT_REPLY
  *
+ * A pod that is its own backend would drop what comes from its own address, so there the client becomes the frontend:
+ *
+ *   from_pod               pod -> frontend               becomes  frontend's address, client's port -> pod
+ *   from_pod               pod -> that address and port  becomes  frontend -> pod                    md_nat, NAT_LOOP
+ *
  * An entry is made by the first packet, and stays until it is the least recently used. UDP leaves a backend that is
- * gone with its next packet, TCP and SCTP with the next connection. SCTP's checksum knows no addresses, and its ports
- * are not changed. A later fragment has no ports: it is not translated.
+ * gone with its next packet; a new connection of TCP or SCTP, even between the same ports, has its backend chosen anew.
+ * SCTP's checksum knows no addresses, and its ports are not changed. A later fragment has no ports: it is not translated.
  */
 #ifndef MESHD_SERVICE_CT_H
 #define MESHD_SERVICE_CT_H
@@ -25,6 +30,10 @@
 
 /* In skb->cb[0]: policy_out, which runs before from_pod where a policy holds, has called to_backend. */
 #define TRANSLATED 0x6d657368
+
+#define TCP_NUMBER_OFFSET 4
+#define SCTP_TAG_OFFSET 4     /* 0 in the packet that begins an association */
+#define SCTP_NUMBER_OFFSET 16 /* there: what the sender wants to be called by */
 
 struct ports {
 	__be16 source;
@@ -159,25 +168,55 @@ static __always_inline bool may_move(struct packet *p)
 	return (p->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
 }
 
+/* Whether it begins a connection; *first is then of the number that it begins with, the same when it is sent again. */
+static __always_inline bool begins(struct __sk_buff *skb, struct packet *p, __u16 *first)
+{
+	__be32 number, tag = 0;
+	bool sctp = p->protocol == IPPROTO_SCTP;
+
+	if (sctp && (bpf_skb_load_bytes(skb, p->l4_offset + SCTP_TAG_OFFSET, &tag, sizeof(tag)) || tag))
+		return false;
+	if (!sctp && (p->protocol != IPPROTO_TCP || !may_move(p)))
+		return false;
+	if (bpf_skb_load_bytes(skb, p->l4_offset + (sctp ? SCTP_NUMBER_OFFSET : TCP_NUMBER_OFFSET), &number, sizeof(number)))
+		return false;
+	*first = number ^ (number >> 16);
+	return true;
+}
+
+/* Numbers are given again one day: the backend is there if its number still means it. */
 static __always_inline bool backend_is_there(struct packet *p, struct nat *nat)
 {
-	__u32 number = nat->backend;
+	struct nat now = {.backend = nat->backend};
 
-	return p->destination.family == FAMILY_V4 ? md_be4.lookup(&number) != 0 : md_be6.lookup(&number) != 0;
+	if (p->destination.family == FAMILY_V4 ? !locate_backend(FAMILY_V4, &now) : !locate_backend(FAMILY_V6, &now))
+		return false;
+	return now.port == nat->port && same_words(now.address, nat->address);
+}
+
+/* Whether a flow goes on to the backend that it had. */
+static __always_inline bool stays(struct packet *p, struct nat *known, bool new_connection, __u16 first)
+{
+	if (new_connection)
+		return known->first == first && backend_is_there(p, known);
+	return p->protocol != IPPROTO_UDP || backend_is_there(p, known);
 }
 
 static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
 {
 	struct nat_key reply = {};
 	struct nat frontend = {.port = forward->destination_port, .backend = nat->backend};
+	bool loops = same_words(nat->address, forward->source);
 
 	__builtin_memcpy(reply.source, nat->address, sizeof(reply.source));
-	__builtin_memcpy(reply.destination, forward->source, sizeof(reply.destination));
+	__builtin_memcpy(reply.destination, loops ? forward->destination : forward->source, sizeof(reply.destination));
 	reply.source_port = nat->port;
 	reply.destination_port = forward->source_port;
 	reply.protocol = forward->protocol;
 	reply.family = forward->family;
-	reply.direction = NAT_REPLY;
+	reply.direction = loops ? NAT_LOOP : NAT_REPLY;
+	if (loops)
+		set_in_use(USED_LOOP);
 	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
 	set_in_use(USED_NAT);
 	md_nat.update(&reply, &frontend);
@@ -220,32 +259,74 @@ static __always_inline void to_pod_itself(struct __sk_buff *skb, struct packet *
 		forget_flow(p, &ports);
 }
 
+static __always_inline void rewrite_source(struct __sk_buff *skb, struct packet *p, struct ports *ports, __be32 *to,
+					   __be16 port)
+{
+	rewrite(skb, p, &p->source, to, p->l4_offset + offsetof(struct ports, source), ports->source, port);
+}
+
+static __always_inline void rewrite_destination(struct __sk_buff *skb, struct packet *p, struct ports *ports,
+						__be32 *to, __be16 port)
+{
+	rewrite(skb, p, &p->destination, to, p->l4_offset + offsetof(struct ports, destination), ports->destination,
+		port);
+}
+
+/* The pod answers itself: true, and *p says so. */
+static __always_inline bool loop_back(struct __sk_buff *skb, struct packet *p, struct ports *ports)
+{
+	struct nat *known, frontend = {};
+	struct nat_key key = {};
+	__be32 pod[4];
+
+	nat_key_of(p, ports, NAT_LOOP, &key);
+	known = md_nat.lookup(&key);
+	if (!known)
+		return false;
+	__builtin_memcpy(&frontend, known, sizeof(frontend));
+	__builtin_memcpy(pod, p->source.word, sizeof(pod));
+	rewrite_source(skb, p, ports, frontend.address, frontend.port);
+	rewrite_destination(skb, p, ports, pod, ports->destination);
+	p->looped = true;
+	return true;
+}
+
 /* A pod's packet to a frontend goes to a backend, and *p says so. False: it has none, drop it. */
 static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 {
+	bool frontend, used, new_connection;
 	struct nat_key key = {};
 	struct ports ports;
 	struct nat chosen = {};
 	struct nat *known;
+	__u16 first = 0;
 
 	if (!load_ports(skb, p, &ports))
 		return true;
-	if (!is_frontend(p, &ports)) {
-		if (in_use(USED_NAT) && may_move(p))
+	frontend = is_frontend(p, &ports);
+	used = in_use(USED_NAT);
+	if (used && in_use(USED_LOOP) && loop_back(skb, p, &ports))
+		return true;
+	if (!frontend) {
+		if (used && may_move(p))
 			forget_flow(p, &ports);
 		return true;
 	}
 	nat_key_of(p, &ports, NAT_FORWARD, &key);
 	known = md_nat.lookup(&key);
-	if (known && (!may_move(p) || backend_is_there(p, known))) {
+	new_connection = begins(skb, p, &first);
+	if (known && stays(p, known, new_connection, first)) {
 		__builtin_memcpy(&chosen, known, sizeof(chosen));
 	} else {
 		if (!choose_backend(p, &ports, &chosen))
 			return false;
+		chosen.first = first;
 		remember_flow(&key, &chosen);
 	}
-	rewrite(skb, p, &p->destination, chosen.address, p->l4_offset + offsetof(struct ports, destination),
-		ports.destination, chosen.port);
+	p->looped = same_words(chosen.address, p->source.word);
+	rewrite_destination(skb, p, &ports, chosen.address, chosen.port);
+	if (p->looped)
+		rewrite_source(skb, p, &ports, key.destination, ports.source);
 	return true;
 }
 
@@ -263,8 +344,7 @@ static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
 	if (!known)
 		return;
 	__builtin_memcpy(&frontend, known, sizeof(frontend));
-	rewrite(skb, p, &p->source, frontend.address, p->l4_offset + offsetof(struct ports, source), ports.source,
-		frontend.port);
+	rewrite_source(skb, p, &ports, frontend.address, frontend.port);
 }
 
 #endif

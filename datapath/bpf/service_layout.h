@@ -106,6 +106,7 @@ _Static_assert(sizeof(struct aff) == 16, "aff");
 enum nat_direction {
 	NAT_FORWARD = 0, /* client -> frontend */
 	NAT_REPLY = 1,   /* backend -> client */
+	NAT_LOOP = 2,    /* a pod's answer to itself: backend -> frontend's address, client's port */
 };
 
 /* Key of md_nat: a flow that is translated per packet, as it is before. IPv4 is in the first word of an address. */
@@ -121,11 +122,11 @@ struct nat_key {
 };
 _Static_assert(sizeof(struct nat_key) == 40, "nat_key");
 
-/* Value of md_nat: forward, the backend; reply, the frontend. */
+/* Value of md_nat: forward, the backend; reply and loop, the frontend. */
 struct nat {
 	__be32 address[4];
 	__be16 port;
-	__u8 pad[2];
+	__u16 first; /* forward: of the number that the connection began with (TCP, SCTP), so that another one is told */
 	__u32 backend; /* its number */
 };
 _Static_assert(sizeof(struct nat) == 24, "nat");
