@@ -6,7 +6,9 @@
 #include "parse.h"
 
 #define TCP_FIN 0x01
+#define TCP_SYN 0x02
 #define TCP_RST 0x04
+#define TCP_ACK 0x10
 #define TCP_FLAGS_OFFSET 13
 #define ICMP_ID_OFFSET 4
 #define ICMP_HEADER 8 /* an error quotes the packet that it is about behind it */
@@ -69,6 +71,12 @@ static __always_inline bool read_l4(struct __sk_buff *skb, __u32 at, __u8 protoc
 		read_icmp(l4, protocol == IPPROTO_ICMPV6, words[0] & 0xff, words[2]);
 	}
 	return true;
+}
+
+/* The first packet of a TCP connection. */
+static __always_inline bool l4_begins(struct l4 *l4)
+{
+	return (l4->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 #endif

@@ -157,6 +157,8 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 			ct = ct_find(p, &l4, pod->ifindex, outbound, now_s);
 		}
 	}
+	if (ct && l4_begins(&l4) && (ct->flags & CT_CLOSING || ct_is_reply(ct, outbound)))
+		ct = 0; /* another connection between the same ports */
 	if (ct && ct_is_reply(ct, outbound)) {
 		ct_see(ct, &l4, CT_REPLIED, now_s);
 		return TC_ACT_UNSPEC;

@@ -9,6 +9,7 @@ import pytest
 
 from datapath.entries import ipcache_entry
 from datapath.layout import DropReason
+from datapath.policylayout import Ct
 from datapath.ringbuf import PacketEvent, Ring, parse_event
 from tests.support.policed import TUNNEL, Bench, bench, interfaces
 from tests.support.policy_model import Model, build
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.root
 
 SCRIPTS = sorted(FOLDER.glob("*.txt"))
 SYN, ACK, FIN = 0x02, 0x10, 0x01
+CLOSING = 2  # enum ct_flag
 POD, PEER, OTHER = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
 
@@ -93,6 +95,30 @@ def test_a_change_judges_what_is_tracked_again(made: Bench) -> None:
     made.maps.upsert("md_ct4", kept)
     assert not made.run("policy_in", packet, at)
     assert not made.run("policy_out", reply, at), "with the connection its replies ended"
+
+
+def test_another_connection_between_the_same_ports_is_one_of_its_own(made: Bench) -> None:
+    model = three(server_policy(app="peer"))
+    made.load(model)
+    at = interfaces(model)["pod"]
+
+    def there(flags: int) -> bool:
+        return made.run("policy_in", frame(PEER, POD, "TCP", 80, source_port=6500, flags=flags), at)
+
+    def back(flags: int) -> bool:
+        return made.run("policy_out", frame(POD, PEER, "TCP", 6500, source_port=80, flags=flags), at)
+
+    assert there(SYN)
+    assert back(SYN | ACK)
+    assert not back(SYN), "the pod may not connect, whichever ports it takes"
+    assert there(SYN)
+    assert back(SYN | ACK)
+    assert there(FIN | ACK)
+    (entry,) = made.maps.dump("md_ct4").values()
+    assert Ct.from_buffer_copy(entry).flags & CLOSING
+    assert there(SYN)
+    (entry,) = made.maps.dump("md_ct4").values()
+    assert not Ct.from_buffer_copy(entry).flags, "it lives as long as any other"
 
 
 def test_an_error_about_a_tracked_connection_passes(made: Bench) -> None:
