@@ -5,7 +5,8 @@ cluster2's node2 leaves and joins again, all its pods running; a pod of cluster1
     Node object ──▶ agent ──▶ etcd ──▶ proxy ──▶ daemons of cluster1 ──▶ kernel ──▶ first answer
 
 Then 1 000 nodes join at once, node2 among them: until the first answer from it, and until the kernel of a node of
-cluster1 holds a route to each. Then the plan alone (bench/routing_plan.py). `--quick` joins a few times only.
+cluster1 holds a route to each. Then the plan alone (bench/routing_plan.py), and what an event of the kernel costs
+(bench/routing_events.py). `--quick` joins a few times only.
 """
 
 import secrets
@@ -21,6 +22,8 @@ from ipaddress import IPv4Network, ip_address
 import yaml
 
 from bench.report import Aim, report
+from bench.routing_events import SIZES as EVENT_SIZES
+from bench.routing_events import measure_events
 from bench.routing_plan import SIZES, measure_plan
 from datapath.maps import Maps
 from datapath.pins import Pins
@@ -146,7 +149,8 @@ def main() -> None:
         Aim(f"{what}: all in the kernel", f"≤ {CROWD_AIM_S} s", complete, complete <= CROWD_AIM_S),
     ]
     plan_rows, plan_aims = measure_plan(SIZES[:1] if quick else SIZES)
-    report("convergence", [*rows, *plan_rows], [*aims, *plan_aims])
+    event_rows, event_aims = measure_events(EVENT_SIZES[:1] if quick else EVENT_SIZES)
+    report("convergence", [*rows, *plan_rows, *event_rows], [*aims, *plan_aims, *event_aims])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ our protocol is ever read or removed. In the network namespace of the calling th
 
 import errno
 from collections.abc import Iterable
-from ipaddress import ip_network
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from routing.routes import FAMILIES, PROTOCOL, RouteError
+from routing.routes import PROTOCOL, RouteError
+from routing.routesocket import RouteSocket
+from routing.rtnetlink import FAMILIES
 from wire.records import IPNetwork
 
 EXPORT_TABLE = 110
@@ -23,8 +24,10 @@ class Exports:
 
     def dump(self) -> frozenset[IPNetwork]:
         """Ours, of both families. Raises RouteError."""
-        with IPRoute() as ipr:
-            return frozenset(_own(ipr))
+        try:
+            return frozenset(_own())
+        except OSError as error:
+            raise RouteError(f"exports: {error}") from error
 
     def upsert(self, prefixes: Iterable[IPNetwork]) -> None:
         """Raises RouteError at the first that the kernel refuses."""
@@ -54,12 +57,12 @@ def remove_exports() -> tuple[str, ...]:
     return tuple(f"export {prefix}" for prefix in found)
 
 
-def _own(ipr: IPRoute) -> Iterable[IPNetwork]:
-    for family in FAMILIES.values():
-        for route in ipr.get_routes(family=family, table=EXPORT_TABLE):
-            destination = route.get_attr("RTA_DST")
-            if route["proto"] == PROTOCOL and destination:
-                yield ip_network((destination, route["dst_len"]))
+def _own() -> Iterable[IPNetwork]:
+    with RouteSocket() as routes:
+        for version in FAMILIES:
+            for route in routes.dump(version, table=EXPORT_TABLE, protocol=PROTOCOL):
+                if route.bits:
+                    yield route.prefix
 
 
 def _target(prefix: IPNetwork) -> dict[str, Any]:

@@ -6,14 +6,17 @@ calling thread.
 """
 
 import errno
-from collections.abc import Iterable, Mapping
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from routing.hostroute import HostRoute
+from routing.routesocket import RouteSocket
+from routing.rtnetlink import FAMILIES, KernelRoute
 from wire.records import IPNetwork
 
 PROTOCOL = 109
@@ -21,9 +24,7 @@ METRIC = 32109
 """Tells our routes of the main table from others for the same prefix, which the kernel would replace otherwise."""
 TABLE = 109
 RULE_PRIORITY = 32109
-FAMILIES = {4: 2, 6: 10}
 _MAIN = 254
-_FIB_MATCH = 0x2000 | 0x1000  # RTM_F_FIB_MATCH, RTM_F_LOOKUP_TABLE: tell the route itself, and its table
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 
 
@@ -31,108 +32,120 @@ class RouteError(Exception):
     """The kernel refuses a route; the text says which, why and what to do."""
 
 
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """What the kernel refuses is a RouteError."""
+    try:
+        yield
+    except (NetlinkError, OSError) as error:
+        raise RouteError(f"{what}: {error}") from error
+
+
 class HostRoutes:
     """The routes that are there, by prefix. Idempotent."""
 
     def dump(self) -> dict[IPNetwork, HostRoute]:
         """Ours, of both families. Raises RouteError."""
-        found: dict[IPNetwork, HostRoute] = {}
-        with IPRoute() as ipr:
-            for version, family in FAMILIES.items():
-                for route in _own_routes(ipr, family):
-                    decoded = _decode(route, version)
-                    found[decoded.prefix] = decoded
-        return found
+        with _named("routes"), RouteSocket() as routes:
+            own = [_decode(route) for version in FAMILIES for route in _own_routes(routes, version)]
+        return {route.prefix: route for route in own}
 
     def standing(self) -> dict[IPNetwork, HostRoute]:
         """Those that are found first: in the main table, or in ours, with the rule, where the main table has somebody
         else's for the same prefix. Raises RouteError.
         """
         found: dict[IPNetwork, HostRoute] = {}
-        with IPRoute() as ipr:
+        with _named("routes"), IPRoute() as ipr, RouteSocket() as routes:
             for version, family in FAMILIES.items():
-                held = {
-                    _decode(route, version).prefix
-                    for route in ipr.get_routes(family=family, table=_MAIN)
-                    if route["proto"] != PROTOCOL
-                }
+                held = _held(routes, version)
                 led = bool(_own_rules(ipr, family))
-                for route in _own_routes(ipr, family):
-                    decoded, aside = _decode(route, version), _table(route) == TABLE
+                for route in _own_routes(routes, version):
+                    decoded, aside = _decode(route), route.table == TABLE
                     if (decoded.prefix in held) is aside and (led or not aside):
                         found[decoded.prefix] = decoded
         return found
 
     def upsert(self, routes: Iterable[HostRoute]) -> None:
-        """Raises RouteError at the first that the kernel refuses."""
-        with IPRoute() as ipr:
-            for route in routes:
-                try:
-                    _replace(ipr, route)
-                except NetlinkError as error:
-                    raise RouteError(f"route {route}: {error}; is its device up and its next hop on-link?") from error
-            _drop_idle_rules(ipr)
+        """Raises RouteError at the first that the kernel refuses; those before it stand."""
+        written: list[HostRoute] = []
+        with _named("routes"), IPRoute() as ipr, RouteSocket() as asked:
+            try:
+                for route in routes:
+                    try:
+                        ipr.route("replace", **_attributes(route, _MAIN))
+                    except NetlinkError as error:
+                        why = f"route {route}: {error}; is its device up and its next hop on-link?"
+                        raise RouteError(why) from error
+                    written.append(route)
+            finally:
+                _settle(ipr, asked, written)
 
     def delete(self, prefixes: Iterable[IPNetwork]) -> None:
         """Absent is success. Raises RouteError."""
-        with IPRoute() as ipr:
+        with IPRoute() as ipr, RouteSocket() as routes:
             for prefix in prefixes:
-                try:
+                with _named(f"route to {prefix}"):
                     for table in (_MAIN, TABLE):
                         _delete(ipr, prefix, table)
-                except NetlinkError as error:
-                    raise RouteError(f"route to {prefix}: {error}") from error
-            _drop_idle_rules(ipr)
+            _drop_idle_rules(ipr, routes)
 
 
 def remove_routes() -> tuple[str, ...]:
     """Every route and rule of ours goes; what went, as text. What others have in our table stays."""
     removed = []
-    with IPRoute() as ipr:
+    with IPRoute() as ipr, RouteSocket() as routes:
         for version, family in FAMILIES.items():
-            for route in list(_own_routes(ipr, family)):
-                prefix = _decode(route, version).prefix
-                _delete(ipr, prefix, _table(route))
-                removed.append(f"route {prefix}")
+            for route in _own_routes(routes, version):
+                _delete(ipr, route.prefix, route.table)
+                removed.append(f"route {route.prefix}")
             for rule in _own_rules(ipr, family):
                 ipr.rule("del", **_rule(family))
                 removed.append(f"rule {rule['priority']} IPv{version}")
     return tuple(removed)
 
 
-def _own_routes(ipr: IPRoute, family: int) -> Iterable[Any]:
-    return [
-        route
-        for table in (TABLE, _MAIN)
-        for route in ipr.get_routes(family=family, table=table)
-        if route["proto"] == PROTOCOL
-    ]
+def _own_routes(routes: RouteSocket, version: int) -> list[KernelRoute]:
+    return [route for table in (TABLE, _MAIN) for route in routes.dump(version, table=table, protocol=PROTOCOL)]
 
 
-def _replace(ipr: IPRoute, route: HostRoute) -> None:
-    """There is no moment without a route: the new one stands before the old one goes."""
-    ipr.route("replace", **_attributes(route, _MAIN))
-    if not _is_held(ipr, route.prefix):
-        _delete(ipr, route.prefix, TABLE)
-        return
-    _ensure_rule(ipr, route.prefix.version)
-    ipr.route("replace", **_attributes(route, TABLE))
-    _delete(ipr, route.prefix, _MAIN)
+def _held(routes: RouteSocket, version: int) -> set[IPNetwork]:
+    """The prefixes that somebody else has a route for in the main table."""
+    return {route.prefix for route in routes.dump(version, table=_MAIN) if route.protocol != PROTOCOL}
 
 
-def _is_held(ipr: IPRoute, prefix: IPNetwork) -> bool:
-    """Has somebody else a route for just that prefix? It would go before ours in the main table."""
-    family = FAMILIES[prefix.version]
-    try:
-        (found, *_) = ipr.route("get", family=family, dst=str(prefix.network_address), flags=_FIB_MATCH)
-    except NetlinkError:  # blackholed, prohibited: by the host, not by us
-        return True
-    if found["dst_len"] <= prefix.prefixlen and _table(found) != TABLE:
-        return bool(found["dst_len"] == prefix.prefixlen and found["proto"] != PROTOCOL)
-    return any(  # the answer hides what the main table has
-        route["proto"] != PROTOCOL and _decode(route, prefix.version).prefix == prefix
-        for route in ipr.get_routes(family=family, table=_MAIN)
-    )
+def _settle(ipr: IPRoute, asked: RouteSocket, written: Sequence[HostRoute]) -> None:
+    """Those of the main table that stand behind somebody else's move to our own, all others are there only. There is no
+    moment without a route: the new one stands before the old one goes.
+    """
+    held = _hidden(asked, [route.prefix for route in written])
+    aside = {route.prefix for version in FAMILIES for route in asked.dump(version, table=TABLE, protocol=PROTOCOL)}
+    for route in written:
+        if route.prefix in held:
+            _ensure_rule(ipr, route.prefix.version)
+            ipr.route("replace", **_attributes(route, TABLE))
+            _delete(ipr, route.prefix, _MAIN)
+        elif route.prefix in aside:
+            _delete(ipr, route.prefix, TABLE)
+    _drop_idle_rules(ipr, asked)
+
+
+def _hidden(asked: RouteSocket, prefixes: Sequence[IPNetwork]) -> set[IPNetwork]:
+    """Those that somebody else has a route for too: it would go before ours in the main table."""
+    found: set[IPNetwork] = set()
+    by_address = {prefix.network_address: prefix for prefix in prefixes}
+    unclear = {prefix for prefix in prefixes if by_address[prefix.network_address] != prefix}
+    for address, route in asked.ways(list(by_address), match=True):
+        prefix = by_address[address]
+        if route is None:  # blackholed, prohibited: by the host, not by us
+            found.add(prefix)
+        elif route.bits <= prefix.prefixlen and route.table != TABLE:
+            if route.bits == prefix.prefixlen and route.protocol != PROTOCOL:
+                found.add(prefix)
+        else:
+            unclear.add(prefix)  # the answer hides what the main table has
+    for version in {prefix.version for prefix in unclear}:
+        found |= _held(asked, version) & unclear
+    return found
 
 
 def _delete(ipr: IPRoute, prefix: IPNetwork, table: int) -> None:
@@ -142,10 +155,6 @@ def _delete(ipr: IPRoute, prefix: IPNetwork, table: int) -> None:
     except NetlinkError as error:
         if error.code != errno.ESRCH:
             raise
-
-
-def _table(route: Any) -> int:
-    return int(route.get_attr("RTA_TABLE") or route["table"])
 
 
 def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
@@ -172,11 +181,11 @@ def _ensure_rule(ipr: IPRoute, version: int) -> None:
         ipr.rule("add", **_rule(family))
 
 
-def _drop_idle_rules(ipr: IPRoute) -> None:
+def _drop_idle_rules(ipr: IPRoute, routes: RouteSocket) -> None:
     """A rule that leads to none of our routes costs every packet of the node, for nothing."""
-    for family in FAMILIES.values():
+    for version, family in FAMILIES.items():
         rules = _own_rules(ipr, family)
-        if rules and not any(r["proto"] == PROTOCOL for r in ipr.get_routes(family=family, table=TABLE)):
+        if rules and not routes.dump(version, table=TABLE, protocol=PROTOCOL):
             for _ in rules:
                 ipr.rule("del", **_rule(family))
 
@@ -201,14 +210,11 @@ def _attributes(route: HostRoute, table: int) -> dict[str, Any]:
     return words
 
 
-def _decode(route: Any, version: int) -> HostRoute:
-    default = "0.0.0.0" if version == 4 else "::"  # noqa: S104 — a destination, nothing listens
-    metrics = route.get_attr("RTA_METRICS")
-    gateway, source = route.get_attr("RTA_GATEWAY"), route.get_attr("RTA_PREFSRC")
+def _decode(route: KernelRoute) -> HostRoute:
     return HostRoute(
-        prefix=ip_network((route.get_attr("RTA_DST") or default, route["dst_len"])),
-        ifindex=int(route.get_attr("RTA_OIF") or 0),
-        gateway=ip_address(gateway) if gateway else None,
-        source=ip_address(source) if source else None,
-        mtu=int((metrics.get_attr("RTAX_MTU") if metrics else 0) or 0),
+        prefix=route.prefix,
+        ifindex=route.devices[0] if route.devices else 0,
+        gateway=ip_address(route.gateway) if route.gateway else None,
+        source=ip_address(route.source) if route.source else None,
+        mtu=route.mtu,
     )

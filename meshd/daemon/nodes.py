@@ -2,8 +2,7 @@
 which is given in (routing.plan.Surroundings); the plan of each node is kept for those who show it.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
@@ -16,6 +15,7 @@ from routing.tunnel import ANNOTATION, Tunnel
 from wire.records import IPAddress, IPNetwork, Node
 
 K = TypeVar("K")
+V = TypeVar("V")
 MAX_TUNNELS = 8
 """Tunnel devices that others can make us have, besides our own."""
 
@@ -42,8 +42,9 @@ class Nodes:
         self._surroundings = Surroundings()
         self.routes: dict[str, tuple[Route, ...]] = {}
         """The plan by `<cluster>/<node>`."""
-        self._tunnels: Counter[Tunnel] = Counter()
-        self._hops: Counter[IPAddress] = Counter()
+        self._by_tunnel: dict[Tunnel, set[str]] = {}
+        self._by_hop: dict[IPAddress, tuple[str, ...]] = {}
+        """What the kernel has to be asked for, and for which nodes."""
         self._needs: Needs | None = None
         self.moved: set[str] = set()
         """Nodes that were planned since somebody last cleared it."""
@@ -88,65 +89,74 @@ class Nodes:
         for name in names:
             claimant, node = f"{cluster}/{name}", lookup(name)
             if known := self._nodes.pop(claimant, None):
-                self._count(known, -1)
+                self._need_not(claimant, known)
             if node is not None:
                 self._nodes[claimant] = node
-                self._count(node, 1)
+                self._need(claimant, node)
             wishes |= self._plan(claimant)
         return wishes
 
-    def _count(self, node: Node, by: int) -> None:
+    def _need(self, claimant: str, node: Node) -> None:
         if tunnel := needed_tunnel(node, self._settings):
-            self._step(self._tunnels, tunnel, by)
+            if tunnel not in self._by_tunnel:
+                self._needs = None
+            self._by_tunnel.setdefault(tunnel, set()).add(claimant)
         for hop in needed_hops(node, self._settings):
-            self._step(self._hops, hop, by)
+            if hop not in self._by_hop:
+                self._needs = None
+            self._by_hop[hop] = (*self._by_hop.get(hop, ()), claimant)
 
-    def _step(self, counter: Counter[K], key: K, by: int) -> None:
-        counter[key] += by
-        if counter[key] == max(by, 0):  # the first came, or the last went
-            self._needs = None
-            if not counter[key]:
-                del counter[key]
+    def _need_not(self, claimant: str, node: Node) -> None:
+        if tunnel := needed_tunnel(node, self._settings):
+            self._by_tunnel[tunnel].discard(claimant)
+            if not self._by_tunnel[tunnel]:
+                del self._by_tunnel[tunnel]
+                self._needs = None
+        for hop in needed_hops(node, self._settings):
+            self._by_hop[hop] = tuple(other for other in self._by_hop[hop] if other != claimant)
+            if not self._by_hop[hop]:
+                del self._by_hop[hop]
+                self._needs = None
 
     def surround(self, surroundings: Surroundings) -> Wishes:
         """The kernel was asked (again)."""
         before, self._surroundings = self._surroundings, surroundings
-        return self._plan_again(lambda node: self._view(node, before) != self._view(node, surroundings))
+        claimants: set[str] = set()
+        for tunnel in _changed(before.ends, surroundings.ends):
+            claimants |= self._by_tunnel.get(tunnel, set())
+        for hop in _changed(before.hops, surroundings.hops):
+            claimants.update(self._by_hop.get(hop, ()))
+        if learned := set(_changed(before.learned, surroundings.learned)):
+            asked = {claimant for claimants in self._by_hop.values() for claimant in claimants}
+            claimants |= {name for name in asked if any(route.prefix in learned for route in self.routes[name])}
+        wishes: Wishes = {}
+        for claimant in sorted(claimants):
+            wishes |= self._plan(claimant)
+        return wishes
 
     def configure(self, settings: Settings) -> Wishes:
         """Other modes."""
         before, self._settings = self._settings, settings
-        self._tunnels.clear()
-        self._hops.clear()
+        self._by_tunnel.clear()
+        self._by_hop.clear()
         self._needs = None
-        for node in self._nodes.values():
-            self._count(node, 1)
+        for claimant, node in self._nodes.items():
+            self._need(claimant, node)
         same = (before.underlay_version, before.subnets) == (settings.underlay_version, settings.subnets)
-        return self._plan_again(
-            lambda node: not same or before.mode_of(node.cluster) is not settings.mode_of(node.cluster)
-        )
+        wishes: Wishes = {}
+        for claimant, node in self._nodes.items():
+            changed = not same or before.mode_of(node.cluster) is not settings.mode_of(node.cluster)
+            if changed and node.cluster != settings.cluster:
+                wishes |= self._plan(claimant)
+        return wishes
 
     def needs(self) -> Needs:
         """Beyond MAX_TUNNELS kinds and ports of tunnels, those of the fewest nodes get none."""
         if self._needs is None:
-            tunnels = sorted(self._tunnels, key=lambda tunnel: (-self._tunnels[tunnel], tunnel))
+            tunnels = sorted(self._by_tunnel, key=lambda tunnel: (-len(self._by_tunnel[tunnel]), tunnel))
             most, rest = frozenset(tunnels[:MAX_TUNNELS]), frozenset(tunnels[MAX_TUNNELS:])
-            self._needs = Needs(most, rest, frozenset(self._hops))
+            self._needs = Needs(most, rest, frozenset(self._by_hop))
         return self._needs
-
-    def _plan_again(self, changed: Callable[[Node], bool]) -> Wishes:
-        wishes: Wishes = {}
-        for claimant, node in self._nodes.items():
-            if node.cluster != self._settings.cluster and changed(node):
-                wishes |= self._plan(claimant)
-        return wishes
-
-    def _view(self, node: Node, surroundings: Surroundings) -> object:
-        """The part of the surroundings that the node's plan depends on."""
-        tunnel = needed_tunnel(node, self._settings)
-        hops = needed_hops(node, self._settings)
-        learned = [surroundings.learned.get(prefix) for prefix in node.pod_cidrs()] if hops else []
-        return tunnel and surroundings.ends.get(tunnel), [surroundings.hops.get(hop) for hop in hops], learned
 
     def _plan(self, claimant: str) -> Wishes:
         node = self._nodes.get(claimant)
@@ -202,6 +212,13 @@ class Nodes:
             direct4=_direct(4, routes),
             direct6=_direct(6, routes),
         )
+
+
+def _changed(before: Mapping[K, V], after: Mapping[K, V]) -> Iterator[K]:
+    """Keys that came, went or lead to something else."""
+    if before is not after:
+        yield from (key for key in before if key not in after)
+        yield from (key for key, value in after.items() if key not in before or before[key] != value)
 
 
 def _direct(version: int, routes: Iterable[Route]) -> Direct | None:

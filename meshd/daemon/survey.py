@@ -9,9 +9,10 @@ from typing import Protocol
 from datapath.attach import AttachError, attach_network, attach_tunnel
 from datapath.entries import inner_mtu
 from datapath.pins import Programs
+from meshd.daemon.knownways import KnownWays
+from meshd.daemon.netevents import EVERYTHING, Concern
 from meshd.daemon.nodes import MAX_TUNNELS, Needs
 from routing.devices import DeviceError, ensure_tunnel, remove_tunnels
-from routing.lookup import Lookup
 from routing.plan import End, Surroundings
 from routing.tunnel import Tunnel
 
@@ -22,7 +23,7 @@ class Surveyor(Protocol):
     own: Tunnel
     problems: Mapping[str, str]
 
-    def ask(self, needs: Needs) -> Surroundings: ...
+    def ask(self, needs: Needs, concern: Concern = EVERYTHING) -> Surroundings: ...
 
     def tidy(self, needs: Needs) -> tuple[str, ...]: ...
 
@@ -41,25 +42,28 @@ class Survey:
     underlay_version: int = 4
     problems: Mapping[str, str] = field(default_factory=dict)
     """What could not be had, for status."""
+    _ways: KnownWays = field(default_factory=KnownWays)
 
-    def ask(self, needs: Needs) -> Surroundings:
+    def ask(self, needs: Needs, concern: Concern = EVERYTHING) -> Surroundings:
+        """Of the ways to nodes those are asked for that are new, or that `concern` may have moved."""
         self.problems = {}
         try:
             mtu = self.underlay()
         except OSError as error:
+            self._ways.forget()
             reason = self._refused("underlay", f"underlay device: {error.strerror}; give --device another")
             return Surroundings(dict.fromkeys(needs.hops), dict.fromkeys(needs.tunnels | needs.refused, reason))
         ends = {tunnel: self._end(tunnel, mtu) for tunnel in sorted(needs.tunnels | {self.own})}
         for tunnel in sorted(needs.refused - {self.own}):
             few = f"more than {MAX_TUNNELS} kinds and ports of tunnels are announced, {tunnel} by the fewest nodes"
             ends[tunnel] = self._refused(str(tunnel), few)
-        with Lookup() as lookup:
-            hops = lookup.hops(sorted(needs.hops, key=str))
-            learned = lookup.learned() if needs.hops else {}
-        direct = {hop.ifindex: hop.device for hop in (*hops.values(), *learned.values()) if hop is not None}
-        for ifindex, device in direct.items():
+        try:
+            self._ways.follow(needs.hops, concern)
+        except OSError as error:
+            self._refused("routes", f"the kernel does not tell the ways to nodes: {error.strerror}")
+        for ifindex, device in self._ways.devices.items():
             self._attach(ifindex, device)
-        return Surroundings(hops, ends, learned)
+        return Surroundings(self._ways.hops, ends, self._ways.learned)
 
     def tidy(self, needs: Needs) -> tuple[str, ...]:
         """Tunnel devices of an earlier process that nobody needs now go: their names."""

@@ -11,7 +11,7 @@ from pathlib import Path
 SIOCGIFMTU = 0x8921
 SO_NETNS_COOKIE = 71
 DEFAULT_MTU = 1500
-_EVENT_GROUPS = (0x1, 0x10, 0x40, 0x80, 0x100, 0x400, 1 << 18)  # links; IPv4 addresses, routes, rules; IPv6
+_EVENT_GROUPS = (0x1, 0x10, 0x40, 0x80, 0x100, 0x400, 1 << 18, 1 << 31)  # links; addresses, routes, rules; next hops
 
 
 def default_device() -> str:
@@ -46,7 +46,7 @@ def netns_cookie() -> int:
 
 
 def open_events() -> socket.socket:
-    """A socket that becomes readable when a device, an address, a route or a rule comes, goes or changes: rtnetlink(7).
+    """Becomes readable when a device, an address, a route, a rule or a next hop comes, goes or changes (rtnetlink(7)).
 
     Raises OSError.
     """

@@ -14,7 +14,7 @@ from datapath.entries import config_entry
 from datapath.layout import Cfg
 from meshd.daemon.datapath import Datapath
 from meshd.daemon.mesh import Mesh
-from meshd.daemon.netevents import is_own, takes_routes
+from meshd.daemon.netevents import Concern, is_own, takes_routes
 from meshd.daemon.underlay import open_events
 from meshd.daemon.wantedroutes import EXPORTS, ROUTES
 from meshd.reconcile.loop import Reconciler
@@ -51,6 +51,7 @@ class Ways:
         self._tidied = False
         self._shaken = False
         """Routes of ours may be gone."""
+        self._concern = Concern(everything=True)
         self._standing: dict[str, dict[bytes, bytes]] = {}
         self._host_routes = host_routes
         self._balanced = host_routes and _was_balanced(datapath)
@@ -96,7 +97,8 @@ class Ways:
                 await self._due.wait()
                 self._due.clear()
                 needs = self._mesh.nodes.needs()
-                surroundings = await loop.run_in_executor(self._executor, self._survey.ask, needs)
+                concern, self._concern = self._concern, Concern()
+                surroundings = await loop.run_in_executor(self._executor, self._survey.ask, needs, concern)
                 self._note(dict(self._survey.problems))
                 self._asked = needs
                 self._devices = _devices(surroundings)
@@ -116,16 +118,18 @@ class Ways:
             events.close()
 
     def _drain(self, events: socket.socket) -> None:
-        """Only that something moved counts, and was not us; the kernel says so too when it had to drop events."""
+        """Only what may have moved counts, and was not us; of all if the kernel says that it had to drop events."""
         try:
             while datagram := events.recv(EVENTS_BYTES):
                 if shaking := self._is_shaking(datagram):
                     self._shaken = True
                 if shaking or not is_own(datagram, protocol=PROTOCOL):
+                    self._concern.take(datagram, protocol=PROTOCOL)
                     self._due.set()
         except BlockingIOError:
             return
         except OSError:
+            self._concern = Concern(everything=True)
             self._due.set()
             self._shaken = True
 

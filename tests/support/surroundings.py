@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from meshd.daemon.netevents import EVERYTHING, Concern
 from meshd.daemon.nodes import Needs
 from routing.plan import End, Hop, Surroundings
 from routing.tunnel import DEFAULT, Tunnel
@@ -29,7 +30,7 @@ class FakeSurvey:
     own: Tunnel = DEFAULT
     problems: Mapping[str, str] = field(default_factory=dict)
 
-    def ask(self, needs: Needs) -> Surroundings:
+    def ask(self, needs: Needs, concern: Concern = EVERYTHING) -> Surroundings:
         return answers(needs)
 
     def tidy(self, needs: Needs) -> tuple[str, ...]:

@@ -1,0 +1,90 @@
+"""Asks the kernel for routes, many at once. In the network namespace of the calling thread."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Self
+
+from routing.rtnetlink import (
+    DONE,
+    ERROR,
+    INTERRUPTED,
+    NEWROUTE,
+    KernelRoute,
+    dump_request,
+    error_of,
+    messages,
+    parse_route,
+    way_request,
+)
+from wire.records import IPAddress
+
+_SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK: let the kernel filter (Linux 4.20)
+_BYTES = 1 << 16
+_AT_ONCE = 32
+"""Questions in one datagram: their answers wait in the socket's buffer, four kilobytes each."""
+_NONE = (0, errno.ENOENT, errno.ENODEV)
+"""No such table, no such device (any more): no routes."""
+_TRIES = 3
+
+
+class RouteSocket:
+    """Use it in a `with`. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._number = 0
+        with suppress(OSError):  # older: it tells all, and what was not asked for is left out here
+            self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ways(
+        self, addresses: Sequence[IPAddress], *, match: bool = False
+    ) -> Iterator[tuple[IPAddress, KernelRoute | None]]:
+        """The way to each as the node's own packets take it, or the route that it is by; None where there is none."""
+        for first in range(0, len(addresses), _AT_ONCE):
+            some = addresses[first : first + _AT_ONCE]
+            waited = dict(enumerate(some, self._number + 1))
+            self._number += len(some)
+            self._socket.send(b"".join(way_request(address, number, match=match) for number, address in waited.items()))
+            while waited:
+                for kind, _, number, body in messages(self._socket.recv(_BYTES)):
+                    if (address := waited.pop(number, None)) is not None:
+                        yield address, parse_route(body) if kind == NEWROUTE else None
+
+    def dump(self, version: int, *, table: int = 0, protocol: int = 0, device: int = 0) -> list[KernelRoute]:
+        """All routes of these (0: of any)."""
+        for _ in range(_TRIES):
+            found, is_whole = self._dump(version, table, protocol, device)
+            if is_whole:
+                break
+        return [
+            route
+            for route in found
+            if table in (0, route.table) and protocol in (0, route.protocol) and (not device or device in route.devices)
+        ]
+
+    def _dump(self, version: int, table: int, protocol: int, device: int) -> tuple[list[KernelRoute], bool]:
+        """And whether nothing changed meanwhile."""
+        self._number += 1
+        self._socket.send(dump_request(version, self._number, table=table, protocol=protocol, device=device))
+        found: list[KernelRoute] = []
+        is_whole = True
+        while True:
+            for kind, flags, number, body in messages(self._socket.recv(_BYTES)):
+                if number != self._number:
+                    continue
+                is_whole = is_whole and not flags & INTERRUPTED
+                if kind in (DONE, ERROR):
+                    if (code := error_of(body)) not in _NONE:
+                        raise OSError(code, os.strerror(code))
+                    return found, is_whole
+                if kind == NEWROUTE and (route := parse_route(body)) is not None:
+                    found.append(route)
