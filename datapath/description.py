@@ -82,6 +82,7 @@ def _decode_endpoint(key: bytes, value: bytes) -> dict[str, object]:
         "host_mac": bytes(v.host_mac),
         "identity": v.identity,
         "policed": bool(v.flags & EndpointFlag.POLICED),
+        "through_stack": bool(v.flags & EndpointFlag.STACK),
     }
 
 

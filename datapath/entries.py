@@ -115,11 +115,19 @@ def inner_mtu(underlay_mtu: int, version: int) -> int:
 
 
 def endpoint_entry(
-    address: IPAddress, *, ifindex: int, mac: bytes, host_mac: bytes, identity: int, policed: bool = False
+    address: IPAddress,
+    *,
+    ifindex: int,
+    mac: bytes,
+    host_mac: bytes,
+    identity: int,
+    policed: bool = False,
+    through_stack: bool = False,
 ) -> Entry:
     """A pod of this node: `ifindex` and `host_mac` are its interface's host side, `mac` is the pod's.
 
-    `policed`: a policy holds for it; the policy programs hang on its interface.
+    `policed`: a policy holds for it; the policy programs hang on its interface. `through_stack`: what it and pods of
+    other clusters say to each other passes the node's stack.
     """
     _require("identity", identity, (1 << IDENTITY_BITS) - 1)
     _require("ifindex", ifindex, 0x7FFFFFFF, least=1)
@@ -128,7 +136,7 @@ def endpoint_entry(
         identity=identity,
         mac=_mac(mac),
         host_mac=_mac(host_mac),
-        flags=EndpointFlag.POLICED if policed else 0,
+        flags=(EndpointFlag.POLICED if policed else 0) | (EndpointFlag.STACK if through_stack else 0),
     )
     return Entry("md_endpoint", _addr_key(address), bytes(value))
 

@@ -48,6 +48,7 @@ class PeerFlag(IntFlag):
 
 class EndpointFlag(IntFlag):
     POLICED = 1
+    STACK = 2
 
 
 class NodeFlag(IntFlag):

@@ -13,6 +13,10 @@ from rich.table import Table
 from meshd.explain import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.status import EXIT_OF, WIDTH
 
+AUDITED = (
+    "audit: what other clusters send to these pods is told, not dropped, and rules of the CNI do not see it "
+    "(docs/policy.md: policy: enforce, through_stack)"
+)
 PROTOCOL = click.Choice(["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"], case_sensitive=False)
 
 
@@ -37,6 +41,8 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
     else:
         for answer in answers:
             _console().print(policies_table(answer))
+        if any(row["audited"] for answer in answers for row in answer):
+            click.echo(AUDITED, err=True)
     invalid = any(row["problem"] for answer in answers for row in answer)
     _finish(ctx, answers, errors, degraded=invalid)
 
@@ -106,9 +112,15 @@ def policies_table(rows: list[dict[str, Any]]) -> Table:
         table.add_column(heading, overflow="fold")
     for row in rows:
         state = f"invalid: {row['problem']}" if row["problem"] else str(row["rules"])
-        pods = ", ".join(pod if pod in row["in_force"] else f"{pod} not enforced" for pod in row["pods"]) or "-"
+        pods = ", ".join(_pod_text(pod, row) for pod in row["pods"]) or "-"
         table.add_row(row["kind"], row["namespace"] or "-", row["name"], ", ".join(row["closes"]) or "-", state, pods)
     return table
+
+
+def _pod_text(pod: str, row: dict[str, Any]) -> str:
+    if pod not in row["in_force"]:
+        return f"{pod} not enforced"
+    return f"{pod} audit" if pod in row["audited"] else pod
 
 
 def _show_trace(answer: dict[str, Any]) -> None:

@@ -86,6 +86,7 @@ _Static_assert(sizeof(struct reply_key) == 40, "reply_key");
 
 enum endpoint_flag {
 	ENDPOINT_POLICED = 1, /* a policy holds: what is delivered past its interface is judged before */
+	ENDPOINT_STACK = 2,   /* what it and other clusters' pods say passes the node's stack, and its netfilter rules */
 };
 
 /* Value of md_endpoint: a pod of this node that has an interface of its own. */

@@ -19,6 +19,8 @@
  *                             ▼                                                  │
  *                          redirect_peer into pod B  <───────────────────────────┘
  * An answer of a backend comes from the frontend (service_ct.h).
+ * With ENDPOINT_STACK the node's stack forwards, so that netfilter sees what pods of other clusters and this one say to
+ * each other: from_pod lets it go on to a route to md_vxlan (egress: to_tunnel), from_tunnel and from_network to the pod.
  * What the node itself sends to a remote pod is routed to md_vxlan (egress: to_tunnel) or to the pod's node.
  */
 #define BPF_LICENSE GPL
@@ -61,6 +63,12 @@ static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *
 	}
 	word.check = sum + (sum >= 0xffff);
 	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &word, sizeof(word), 0);
+}
+
+/* Between nodes and pods the stack has no way back that strict reverse path filters allow. */
+static __always_inline bool is_for_stack(struct endpoint *pod, struct addr_key *other)
+{
+	return pod->flags & ENDPOINT_STACK && !md_node.lookup(other);
 }
 
 static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p, struct way *way)
@@ -107,6 +115,8 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 	if (is_too_big(skb, p, way->mtu))
 		return drop(skb, DROP_TOO_BIG);
 	clamp_mss(skb, p, way->mtu);
+	if (is_for_stack(source, &p->destination))
+		return TC_ACT_UNSPEC;
 	decrement_ttl(skb, p);
 	return carry(skb, way, node, peer, p->source.family, source->identity);
 }
@@ -241,6 +251,10 @@ static __always_inline int receive_from_tunnel(struct __sk_buff *skb)
 	endpoint = md_endpoint.lookup(&p.destination);
 	if (!endpoint)
 		return pass_to_stack(skb, &p);
+	if (is_for_stack(endpoint, &p.source)) {
+		bpf_skb_change_type(skb, PACKET_HOST);
+		return TC_ACT_UNSPEC;
+	}
 	if (identity == IDENTITY_REMOTE_NODE)
 		remember_node(&p, &outer);
 	return deliver(skb, &p, endpoint);
@@ -268,6 +282,8 @@ static __always_inline int receive_from_network(struct __sk_buff *skb)
 		if (!node || !(node->flags & NODE_REMOTE))
 			return TC_ACT_UNSPEC;
 		remember_node(&p, &p.source);
+	} else if (is_for_stack(endpoint, &p.source)) {
+		return TC_ACT_UNSPEC;
 	}
 	decrement_ttl(skb, &p);
 	return deliver(skb, &p, endpoint);

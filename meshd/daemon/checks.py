@@ -33,6 +33,10 @@ def check(config: DaemonConfig) -> None:
         problems.append(f"maglev_size: must be one of {', '.join(map(str, SIZES))}, is {config.maglev_size}")
     problems += [f"map_sizes: there is no map {name}" for name in sorted(config.map_sizes.keys() - MAPS.keys())]
     problems += [f"map_sizes: {name} must have room for 1 at least" for name, n in config.map_sizes.items() if n < 1]
+    if config.through_stack and not config.host_routes:
+        problems.append(
+            "through_stack: needs host_routes, by which the node's stack reaches the pods of other clusters"
+        )
     try:
         parse_tunnel(config.tunnel)
     except BadTunnel as error:

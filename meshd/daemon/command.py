@@ -54,6 +54,11 @@ class Broken(click.ClickException):
     default=None,
     help="This node's PodCIDRs stand in table 110, for a routing daemon to announce.  [default: no]",
 )
+@click.option(
+    "--through-stack/--no-through-stack",
+    default=None,
+    help="Other clusters' packets pass this node's netfilter rules, as a CNI's policies need.  [default: no]",
+)
 @click.option("--underlay", type=click.Choice([4, 6]), help="IP version that tunnels use.  [default: 4]")
 @click.option("--device", help="Underlay device.  [default: that of the default route]")
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")

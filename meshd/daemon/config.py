@@ -47,6 +47,8 @@ class DaemonConfig(Settings):
     """Whether a remote node that nothing leads to makes this daemon degraded."""
     host_routes: bool = True
     """Whether the node itself shall reach the pods of other clusters."""
+    through_stack: bool = False
+    """Whether packets between pods here and of other clusters pass the node's stack, for a CNI's rules to see."""
     export_pod_cidrs: bool = False
     """Whether this node's PodCIDRs stand in table 110, for a routing daemon to announce."""
     max_clusters: int = 255

@@ -84,7 +84,8 @@ def _open(config: DaemonConfig) -> Datapath:
     maps = Maps(loaded.folder)
     target = MapTarget(maps)
     find = partial(find_endpoint, resolve_s=NEIGHBOUR_S)
-    pods = PodTarget(maps, find=find, attach=_Attach(loaded.programs), police=_Police(loaded.programs))
+    attach, police = _Attach(loaded.programs), _Police(loaded.programs)
+    pods = PodTarget(maps, find=find, attach=attach, police=police, through_stack=config.through_stack)
     held = {name: target.dump(name) for name in (*MAPS, *POLICY_MAPS)}
     survey = Survey(own, alias, loaded.programs, lambda: underlay_mtu(config.device), config.underlay)
     routes = RouteTarget(HostRoutes(), Exports())

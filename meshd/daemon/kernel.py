@@ -128,9 +128,10 @@ class PodTarget:
         find: Callable[[IPAddress], Interface | None],
         attach: Callable[[Interface], None],
         police: Callable[[Interface, bool], None],
+        through_stack: bool = False,
     ) -> None:
         self._maps, self._find, self._attach = MapTarget(maps), find, attach
-        self._police = police
+        self._police, self._through_stack = police, through_stack
         self.without: dict[bytes, str] = {}
         """Pods (packed address) that have no interface of their own, with the reason: the stack serves them, no policy
         does. Replaced, never changed: others read it from another thread.
@@ -183,6 +184,7 @@ class PodTarget:
             host_mac=interface.host_mac,
             identity=identity,
             policed=policed,
+            through_stack=self._through_stack,
         )
         if self._held.get(entry.key) != entry.value:
             self._maps.upsert(entry.map, {entry.key: entry.value})

@@ -78,7 +78,7 @@ class PolicyView:
         """Every policy of the own cluster, and the pods of this node that it holds for."""
         engine = self._policing.engine
         labels = {identity: engine.peers.labels.get(identity, {}) for identity in self._policing.policed}
-        forced = self._in_force()
+        forced, audited = self._in_force(), self._audited()
         return [
             {
                 "kind": str(ref.kind),
@@ -89,6 +89,7 @@ class PolicyView:
                 "rules": sum(len(section.rules) for section in policy.sections),
                 "pods": (pods := self._pods(policy, labels)),
                 "in_force": [pod for pod in pods if pod in forced],
+                "audited": [pod for pod in pods if pod in audited],
             }
             for ref, policy in sorted(engine.policies.items())
         ]
@@ -113,6 +114,14 @@ class PolicyView:
             and (packed := ip_address(address).packed) in pods.realised[PODS]
             and packed not in daemon.pods_without_interface()
             and pods.realised[PODS][packed] == pods.desired[PODS].get(packed)
+        }
+
+    def _audited(self) -> set[str]:
+        """The pods of which it is only told what a policy would drop."""
+        return {
+            f"{self._parties.name(address)} ({address})"
+            for address, identity in self._daemon.mesh.addresses.local_pods.items()
+            if self._policing.mode_of(identity) is Mode.AUDIT
         }
 
     def default_local(self) -> Json:

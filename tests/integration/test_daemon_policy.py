@@ -62,7 +62,9 @@ async def test_a_pod_without_an_interface_of_its_own_is_shown_as_not_enforced(sc
         console = Console(width=200)
         with console.capture() as shown:
             console.print(policies_table([row]))
-        assert "(10.0.0.9) not enforced" in shown.get()
+        text = shown.get()
+        assert "(10.0.0.9) not enforced" in text
+        assert "(10.0.0.1) audit" in text
         scene.interfaces.shared[ip_address("10.0.0.9")] = "it is behind the macvlan device mv0"
         await until(lambda: daemon.pods_without_interface())
         (finding,) = PolicyView(daemon).findings()

@@ -7,21 +7,26 @@ cluster2 ──────── its proxy, a real remote
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datapath.layout import Endpoint, EndpointFlag
 from datapath.maps import Maps
 from datapath.pins import Pins
 from meshd.daemon.kernel import MAPS
 from meshd.socket import SocketError, get
+from meshd.testbed import netns
 from meshd.testbed.layout import BPFFS
 from meshd.testbed.parts import socket_path
 from meshd.testbed.testbed import Testbed
+from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.root
 DAEMON = "cluster1/daemon-node2"
@@ -140,6 +145,50 @@ def test_sigterm_ends_it_and_the_kernel_keeps_everything(bed: Testbed) -> None:
     log = bed.layout.log(bed.part(DAEMON).record_name).read_text()
     assert "stopped; what is in the kernel stays" in log
     bed.start_parts([bed.part(DAEMON)])
+
+
+def test_through_the_stack_the_nodes_own_rules_see_other_clusters_packets(bed: Testbed, tmp_path: Path) -> None:
+    node = bed.layout.node("cluster1", "node2")
+    until(lambda: reconciled(bed))
+    bed.kill_part(DAEMON)
+    part = bed.part(DAEMON)
+    with (tmp_path / "log").open("wb") as log:
+        argv = [*part.argv, "--through-stack"]
+        process = subprocess.Popen(argv, stdout=log, stderr=log, preexec_fn=part.place.enter, cwd="/")
+    try:
+        until(lambda: reconciled(bed))
+        assert all(
+            Endpoint.from_buffer_copy(value).flags & EndpointFlag.STACK for value in held(bed)["md_endpoint"].values()
+        )
+        netns.nft("insert rule ip kindnet postrouting ip daddr 20.0.0.0/8 accept", namespace=node)
+        assert connects(bed)
+        netns.nft(
+            "add table ip theirs; add chain ip theirs forward { type filter hook forward priority 0; }; "
+            "add rule ip theirs forward ip daddr 20.0.0.1 drop",
+            namespace=node,
+        )
+        assert not connects(bed, within=0.3)
+    finally:
+        netns.nft("add table ip theirs; delete table ip theirs", namespace=node)
+        process.terminate()
+        process.wait()
+        bed.start_parts([part])
+    until(lambda: reconciled(bed))
+    assert not any(
+        Endpoint.from_buffer_copy(value).flags & EndpointFlag.STACK for value in held(bed)["md_endpoint"].values()
+    )
+    assert connects(bed)
+
+
+def connects(bed: Testbed, *, within: float = DEADLINE_S) -> bool:
+    """From x-wing in cluster1 to rebel-base-1 in cluster2."""
+    pod = Namespace(bed.layout.pod("cluster1", "default", "x-wing"))
+    with closing(pod.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=within)) as client:
+        try:
+            client.connect(("20.0.0.1", 8080))
+        except TimeoutError:
+            return False
+        return True
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -158,7 +158,7 @@ CASES = {
         OURS,
         "md_ipcache md_node md_endpoint md_subject md_ct4 md_used",
         {"skb_get_tunnel_key": 1, "skb_load_bytes": 1, "ktime_get_coarse_ns": 1, **DELIVERY},
-        350,
+        355,
         more=(*POLICED, connection(PORT, SOURCE_PORT)),
         ifindex=TUNNEL,
     ),

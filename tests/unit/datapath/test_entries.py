@@ -124,7 +124,8 @@ def test_description_is_readable() -> None:
         ip_address("10.0.0.1"), ifindex=3, mac=b"\2\0\0\0\0\1", host_mac=bytes(6), identity=9
     )
     assert describe(endpoint) == (
-        "10.0.0.1 ifindex=3 mac=02:00:00:00:00:01 host_mac=00:00:00:00:00:00 identity=9 policed=False"
+        "10.0.0.1 ifindex=3 mac=02:00:00:00:00:01 host_mac=00:00:00:00:00:00 identity=9 policed=False "
+        "through_stack=False"
     )
 
 
@@ -166,6 +167,7 @@ def test_endpoint_round_trip(address: IPv4Address | IPv6Address, ifindex: int, m
         "host_mac": mac[::-1],
         "identity": identity,
         "policed": False,
+        "through_stack": False,
     }
 
 

@@ -43,3 +43,9 @@ def test_every_problem_is_named(tmp_path: Path) -> None:
 def test_an_unknown_balancing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="load_balancing"):
         loaded(tmp_path, "load_balancing: best\n")
+
+
+def test_the_stack_needs_routes(tmp_path: Path) -> None:
+    check(loaded(tmp_path, "through_stack: true\n"))
+    with pytest.raises(ConfigError, match="through_stack: needs host_routes"):
+        check(loaded(tmp_path, "through_stack: true\nhost_routes: false\n"))
