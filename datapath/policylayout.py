@@ -92,6 +92,7 @@ class Event(ctypes.Structure):
         ("pad", u8),
         ("length", u32),
         ("pad2", u32),
+        ("netns", u64),
     )
 
 

@@ -23,7 +23,10 @@ _HEADER = 8
 
 @dataclass(frozen=True, slots=True)
 class PacketEvent:
-    """A verdict on a packet; `reason` NONE: a new connection was allowed. `direction`: 0 ingress, 1 egress."""
+    """A verdict on a packet; `reason` NONE: a new connection was allowed. `direction`: 0 ingress, 1 egress.
+
+    `netns`: cookie of the network namespace of a socket that was refused, whose source is not known; 0 for packets.
+    """
 
     time_ns: int
     reason: DropReason
@@ -36,6 +39,7 @@ class PacketEvent:
     source_port: int
     port: int
     length: int
+    netns: int = 0
 
 
 class Ring:
@@ -86,6 +90,7 @@ def parse_event(record: bytes) -> PacketEvent:
         source_port=e.source_port,
         port=e.destination_port,
         length=e.length,
+        netns=e.netns,
     )
 
 

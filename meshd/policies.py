@@ -134,6 +134,8 @@ def _show_trace(answer: dict[str, Any]) -> None:
 def party_text(party: dict[str, Any]) -> str:
     """`default/x-wing (10.0.1.2, cluster1, identity 65540)`; without a pod its labels say who it is."""
     known = party["pod"] or ", ".join(party["labels"][:1]) or "unknown"
+    if "netns" in party:
+        return f"{known} (network namespace {party['netns']})"
     where = ", ".join(filter(None, (party["address"], party["cluster"], f"identity {party['identity']}")))
     return f"{known} ({where})"
 

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ class SocketError(Exception):
 
 @asynccontextmanager
 async def serve(path: Path, routes: Mapping[str, Callable[..., object]]) -> AsyncIterator[None]:
-    """Serves GET of each route (`/v1/status`) with what its function returns, as JSON, while the context lasts. Names
-    in a route (`/v1/services/{namespace}/{name}`) are the function's arguments.
+    """Serves GET of each route (`/v1/status`) with what its function returns (awaited, if that can be), as JSON, while
+    the context lasts. Names in a route (`/v1/services/{namespace}/{name}`) are the function's arguments.
 
     A socket left behind by a process that died is replaced.
     """
@@ -46,9 +47,10 @@ async def serve(path: Path, routes: Mapping[str, Callable[..., object]]) -> Asyn
 
 def _handler(answer: Callable[..., object]) -> Callable[[web.Request], Any]:
     async def handle(request: web.Request) -> web.Response:
-        return web.Response(
-            body=msgspec.json.encode(answer(**request.match_info), enc_hook=str), content_type="application/json"
-        )
+        said = answer(**request.match_info)
+        if isawaitable(said):
+            said = await said
+        return web.Response(body=msgspec.json.encode(said, enc_hook=str), content_type="application/json")
 
     return handle
 

@@ -62,6 +62,29 @@ static __always_inline void tell(struct __sk_buff *skb, struct packet *p, struct
 	event->pad = 0;
 	event->length = skb->len;
 	event->pad2 = 0;
+	event->netns = 0;
+	md_events.ringbuf_submit(event, 0);
+}
+
+/* A socket hook refuses a socket of this network namespace that asked for a frontend. */
+static __always_inline void tell_refusal(__u64 netns, struct front_key *front, __u32 reason)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct event *event = may_tell(now, reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
+
+	if (!event) {
+		count(EVENT_SUPPRESSED, 0);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time_ns = now;
+	event->reason = reason;
+	__builtin_memcpy(event->destination, front->address, sizeof(event->destination));
+	event->destination_port = front->port;
+	event->family = front->family;
+	event->protocol = front->protocol;
+	event->direction = DIRECTION_EGRESS;
+	event->netns = netns;
 	md_events.ringbuf_submit(event, 0);
 }
 

@@ -99,7 +99,8 @@ struct ct {
 };
 _Static_assert(sizeof(struct ct) == 16, "ct");
 
-/* Record of md_events: a verdict on the first packet of a connection, or on each that is dropped. */
+/* Record of md_events: a verdict on the first packet of a connection, or on each that is dropped; and a socket that was
+ * refused before there was a packet, of which the source is not known yet. */
 struct event {
 	__u64 time_ns;  /* since the machine started */
 	__u32 reason;   /* enum drop_reason; DROP_NONE: a new connection was allowed */
@@ -116,8 +117,9 @@ struct event {
 	__u8 pad;
 	__u32 length; /* of the packet, bytes */
 	__u32 pad2;
+	__u64 netns; /* cookie of the socket's network namespace; 0: a packet's event */
 };
-_Static_assert(sizeof(struct event) == 72, "event");
+_Static_assert(sizeof(struct event) == 80, "event");
 
 /* Value of md_limit (per CPU), index is enum drop_reason: how many events of it were sent in this window. */
 struct limit {

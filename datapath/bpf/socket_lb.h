@@ -11,6 +11,7 @@
 #define MESHD_SOCKET_LB_H
 
 #include "count.h"
+#include "events.h"
 #include "lookup.h"
 #include "service.h"
 
@@ -32,9 +33,10 @@ static __always_inline bool is_node_socket(struct bpf_sock_addr *ctx)
 	return cfg && cfg->node_netns && cfg->node_netns == netns_cookie(ctx);
 }
 
-static __always_inline int refuse(void)
+static __always_inline int refuse(struct bpf_sock_addr *ctx, struct front_key *front)
 {
 	count(DROP_NO_BACKEND, 0);
+	tell_refusal(netns_cookie(ctx), front, DROP_NO_BACKEND);
 	bpf_set_retval(-ERRNO_CONNECTION_REFUSED);
 	return REFUSE;
 }
@@ -97,7 +99,7 @@ static __always_inline int to_backend4(struct bpf_sock_addr *ctx, __be32 address
 		return ALLOW;
 	client_of(ctx, &client);
 	if (!select_backend(&front, FAMILY_V4, &client, &chosen))
-		return refuse();
+		return refuse(ctx, &front);
 	reverse.cookie = socket_cookie(ctx);
 	reverse.address = chosen.address[0];
 	reverse.port = chosen.port;
@@ -124,7 +126,7 @@ static __always_inline int to_backend6(struct bpf_sock_addr *ctx)
 		return ALLOW;
 	client_of(ctx, &client);
 	if (!select_backend(&front, FAMILY_V6, &client, &chosen))
-		return refuse();
+		return refuse(ctx, &front);
 	reverse.cookie = socket_cookie(ctx);
 	__builtin_memcpy(reverse.address, chosen.address, sizeof(reverse.address));
 	reverse.port = chosen.port;

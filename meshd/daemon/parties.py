@@ -75,6 +75,10 @@ class Parties:
             "labels": [f"{key}={value}" if value else key for key, value in sorted(labels.items())],
         }
 
+    def nobody(self, netns: int) -> Json:
+        """A socket of this node, in a network namespace that is gone or cannot be seen."""
+        return {"address": "", "identity": 0, "cluster": "", "pod": "", "labels": [], "netns": netns}
+
     def _cluster(self, identity: int) -> str:
         number = cluster_of(identity, max_clusters=self._daemon.config.max_clusters) if identity < 1 << 24 else 0
         return self._daemon.members.name_of(number) or "" if number else ""

@@ -18,6 +18,7 @@ SLICE = 1000
 MOST = 256
 _ALIKE = slice(Event.reason.offset, Event.source_port.offset)
 _ALIKE_TOO = slice(Event.destination_port.offset, Event.length.offset)
+_NETNS = slice(Event.netns.offset, Event.netns.offset + Event.netns.size)
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ class Verdicts:
         groups: dict[bytes, Told] = {}
         number = start - 1
         for record in islice(self.kept, start - first, None):
-            alike = record[_ALIKE] + record[_ALIKE_TOO]
+            alike = record[_ALIKE] + record[_ALIKE_TOO] + record[_NETNS]
             if (group := groups.get(alike)) is not None:
                 group.number, group.count, group.record = number + 1, group.count + 1, record
             elif len(groups) == MOST:

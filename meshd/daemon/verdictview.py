@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datapath.layout import NOT_DROPS, DropReason
 from datapath.ringbuf import PacketEvent
 from meshd.daemon.parties import Parties
+from meshd.daemon.podnamespaces import PodNamespaces
 from meshd.daemon.policyview import SHUT
 from meshd.daemon.verdicts import Told, is_drop
 from policy.model import Direction
@@ -26,9 +27,10 @@ class VerdictView:
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._parties = Parties(daemon)
+        self._namespaces = PodNamespaces()
 
     def routes(self) -> Mapping[str, Callable[..., object]]:
-        return {"/v1/verdicts/{after}": self.verdicts, "/v1/drops": self.drops}
+        return {"/v1/verdicts/{after}": self.told, "/v1/drops": self.drops}
 
     def drops(self) -> Json:
         """How many packets were dropped since the maps were made, by reason; and what else is counted there."""
@@ -38,6 +40,12 @@ class VerdictView:
             for reason in DropReason
             if reason is not DropReason.NONE and reason in counts
         }
+
+    async def told(self, after: str) -> Json:
+        """As `verdicts`, when it is known who was refused at a socket."""
+        found, _, _ = self._daemon.verdicts.since(int(after))
+        await self._namespaces.learn({netns for told in found if (netns := told.event.netns)})
+        return self.verdicts(after)
 
     def verdicts(self, after: str) -> Json:
         """Events with a greater number than `after`, alike ones as one; ask again with `next` until it is `told`."""
@@ -59,14 +67,28 @@ class VerdictView:
             "verdict": "drop" if is_drop(event) else "audit" if event.reason else "allow",
             "reason": event.reason.label,
             "direction": Direction(event.direction).label,
-            "source": {**self._parties.who(event.source), "port": event.source_port},
+            "source": {**self._source(event), "port": event.source_port},
             "destination": {**self._parties.who(event.destination), "port": event.port},
             "protocol": PROTOCOL_NAMES.get(event.protocol, str(event.protocol)),
             "by": self._rules(event),
             "length": event.length,
         }
 
+    def _source(self, event: PacketEvent) -> Json:
+        if not event.netns:
+            return self._parties.who(event.source)
+        here = [
+            each for each in self._namespaces.addresses(event.netns) if not (each.is_loopback or each.is_link_local)
+        ]
+        pods = [each for each in here if str(each) in self._daemon.mesh.addresses.local_pods]
+        if not (found := pods or here):
+            return self._parties.nobody(event.netns)
+        return self._parties.who(min(found, key=lambda each: (each.version != event.destination.version, str(each))))
+
     def _rules(self, event: PacketEvent) -> list[str]:
+        if event.reason is DropReason.NO_BACKEND:
+            owner = self._daemon.mesh.services.owner((event.destination, event.port, event.protocol))
+            return [f"service {owner} has no backend"] if owner else []
         if event.reason is DropReason.POLICY_SHUT:
             return [SHUT]
         if event.reason not in _BY_RULES or not event.subject:

@@ -4,11 +4,13 @@ cluster1-node2 ── the daemon ── bpffs, cgroup, md_vxlan, veths of fronte
 cluster2 ──────── its proxy, a real remote
 """
 
+import json
 import re
 import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -31,6 +33,7 @@ from tests.support.netns import Namespace
 pytestmark = pytest.mark.root
 DAEMON = "cluster1/daemon-node2"
 GLOBAL = "io.cilium/global-service"
+EMPTY = "30.1.77.1"
 DEADLINE_S = 30.0
 BPF_WRITES = re.compile(
     r"bpf\(BPF_(MAP_UPDATE|MAP_DELETE|MAP_CREATE|PROG_LOAD|PROG_ATTACH|LINK_CREATE|LINK_UPDATE|OBJ_PIN)"
@@ -145,6 +148,42 @@ def test_sigterm_ends_it_and_the_kernel_keeps_everything(bed: Testbed) -> None:
     log = bed.layout.log(bed.part(DAEMON).record_name).read_text()
     assert "stopped; what is in the kernel stays" in log
     bed.start_parts([bed.part(DAEMON)])
+
+
+def test_who_was_refused_at_a_socket_is_told_by_name(bed: Testbed) -> None:
+    until(lambda: reconciled(bed))
+    metadata = {"name": "empty", "namespace": "default", "annotations": {GLOBAL: "true"}}
+    spec = {"clusterIP": EMPTY, "selector": {"name": "nobody"}, "ports": [{"port": 80, "protocol": "TCP"}]}
+    bed.apply("cluster1", {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    until(lambda: status(bed).get("services") == 2)
+    place = bed.kubelet("cluster1").place_of(bed.pod("cluster1", "x-wing"))
+    connect = f"import socket; socket.create_connection(({EMPTY!r}, 80), 5)"
+
+    def refused() -> bool:
+        done = subprocess.run([sys.executable, "-c", connect], preexec_fn=place.enter, capture_output=True, text=True)
+        return "ConnectionRefusedError" in done.stderr
+
+    until(refused)
+    where = ["--run-dir", str(bed.layout.run), "--instance", bed.layout.instance("cluster1", "node2")]
+    words = [
+        "monitor",
+        "--drops",
+        "--seconds=0",
+        "--last=1000",
+        "-o",
+        "json",
+        "--from",
+        "default/x-wing",
+        "--to",
+        EMPTY,
+    ]
+    told = subprocess.run([sys.executable, "-m", "meshd", *words, *where], capture_output=True, text=True, check=True)
+    event = json.loads(told.stdout.splitlines()[-1])
+    assert (event["verdict"], event["reason"], event["direction"]) == ("drop", "no-backend", "egress")
+    assert event["by"] == ["service default/empty has no backend"]
+    assert (event["source"]["address"], event["source"]["cluster"]) == ("10.0.1.2", "cluster1")
+    assert event["source"]["identity"] >> 16 == 1
+    assert event["destination"]["port"] == 80
 
 
 def test_through_the_stack_the_nodes_own_rules_see_other_clusters_packets(bed: Testbed, tmp_path: Path) -> None:

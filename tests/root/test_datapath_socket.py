@@ -1,5 +1,6 @@
 """Load balancing at the socket: TCP, UDP, IPv4, IPv6 and IPv4 through IPv6 sockets, inside the node's cgroup."""
 
+import errno
 import os
 import socket
 import time
@@ -13,8 +14,11 @@ from datapath.entries import Entry, backend_entry, frontend_entry, maglev_entry,
 from datapath.foreign import foreign_programs
 from datapath.hooks import HOOKS
 from datapath.layout import DropReason
+from datapath.ringbuf import Ring, parse_event
 from meshd.daemon.backends import Endpoint
 from meshd.daemon.frontends import Published, Wanted, compute_entries
+from meshd.daemon.podnamespaces import find_namespaces
+from meshd.daemon.underlay import netns_cookie
 from tests.support.netns import joined
 from tests.support.sockprog import load_program
 from tests.support.twonodes import TwoNodes, add_service, two_nodes
@@ -122,12 +126,54 @@ def test_new_connections_spread_over_all_backends(mesh: TwoNodes) -> None:
     assert min(hits.values()) > 15, hits
 
 
-def test_a_frontend_without_backend_refuses_at_once(mesh: TwoNodes) -> None:
-    before = mesh.a.maps.drops()[DropReason.NO_BACKEND]
-    add_service(mesh.a, "30.1.1.4", PORT, TCP)
-    with opened(mesh, socket.AF_INET, socket.SOCK_STREAM) as client, pytest.raises(ConnectionRefusedError):
-        client.connect(("30.1.1.4", PORT))
-    assert mesh.a.maps.drops()[DropReason.NO_BACKEND] == before + 1
+@pytest.mark.parametrize(("family", "server_family", "prefix"), CASES)
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_a_frontend_without_backend_refuses_at_once_and_it_is_told(
+    mesh: TwoNodes, kind: int, family: int, server_family: int, prefix: str
+) -> None:
+    protocol = TCP if kind == socket.SOCK_STREAM else UDP
+    frontend = "30.1.1.4" if server_family == socket.AF_INET else "fd00:30::14"
+    add_service(mesh.a, frontend, PORT, protocol)
+    before, ring = mesh.a.maps.drops()[DropReason.NO_BACKEND], Ring(mesh.a.loaded.folder)
+    try:
+        list(ring.read(1_000_000))
+        with opened(mesh, family, kind) as client, pytest.raises(ConnectionRefusedError):
+            client.connect((prefix + frontend, PORT))
+        if kind == socket.SOCK_DGRAM:
+            with opened(mesh, family, kind) as client, pytest.raises(ConnectionRefusedError):
+                client.sendto(b"x", (prefix + frontend, PORT))
+        events = [parse_event(record) for record in ring.read(100)]
+    finally:
+        ring.close()
+    assert mesh.a.maps.drops()[DropReason.NO_BACKEND] == before + len(events)
+    assert len(events) == (1 if kind == socket.SOCK_STREAM else 2)
+    for event in events:
+        assert (event.reason, event.direction) == (DropReason.NO_BACKEND, 1)
+        assert (str(event.destination), event.port, event.protocol) == (frontend, PORT, protocol)
+        assert event.netns == mesh.client.namespace.call(netns_cookie)
+
+
+def test_a_flood_of_refusals_is_told_in_part_and_counted_whole(mesh: TwoNodes) -> None:
+    add_service(mesh.a, "30.1.1.15", PORT, UDP)
+    before, ring = mesh.a.maps.drops(), Ring(mesh.a.loaded.folder)
+    try:
+        list(ring.read(1_000_000))
+        with opened(mesh, socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(2_000):
+                assert client.connect_ex(("30.1.1.15", PORT)) == errno.ECONNREFUSED
+        told = len(list(ring.read(1_000_000)))
+    finally:
+        ring.close()
+    after = mesh.a.maps.drops()
+    assert after[DropReason.NO_BACKEND] - before[DropReason.NO_BACKEND] == 2_000
+    assert told + after[DropReason.EVENT_SUPPRESSED] - before[DropReason.EVENT_SUPPRESSED] == 2_000
+
+
+def test_who_was_refused_is_found_by_the_network_namespace(mesh: TwoNodes) -> None:
+    found = find_namespaces()
+    for pod in (mesh.client, mesh.bystander, mesh.server):
+        assert {pod.v4, pod.v6} <= found[pod.namespace.call(netns_cookie)]
+    assert netns_cookie() in found
 
 
 def test_other_destinations_and_other_cgroups_are_untouched(mesh: TwoNodes) -> None:
