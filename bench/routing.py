@@ -151,7 +151,7 @@ class Programs:
             attach_network(eth0, self._loaded[side].programs)
             return
         for ifindex in (pod, eth0):
-            detach(ifindex, self._loaded[side].programs.instance)
+            detach(ifindex, self._loaded[side].programs)
 
 
 def routed_way(plain: Plain, name: str) -> Way:

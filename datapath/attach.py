@@ -1,91 +1,77 @@
 """The tc programs on their interfaces: from_pod and to_pod on a pod's host side, from_tunnel and to_tunnel on the
-tunnel devices, from_network on the underlay device.
+tunnel devices, from_network on the underlay device; and policy_out and policy_in (enforcement.py).
 
-Attaches with a fixed priority and handle, so that replacing loses
-no packet and nobody else's filter is touched. Works in the network namespace of the calling thread; synchronous
-(pyroute2's synchronous interface must not run inside an event loop).
+By TCX links where the kernel has them, else by filters of clsact. Works in the network namespace of the calling thread;
+synchronous (pyroute2's synchronous interface must not run inside an event loop).
 """
 
-import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import IntEnum
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from datapath import bpf
-from datapath.pins import Programs
+from datapath.clsact import attach_filter, detach_filter, filter_at
+from datapath.pins import Attachment, Programs
+from datapath.places import PLACES, AttachError, Place
+from datapath.tcx import attach_link, attached_links, detach_link, has_tcx, path_of, pin_link, remove_dead
 
-PRIORITY = 109
-HANDLE = 1
-_ETH_P_ALL = 3
-_CLSACT = 0xFFFF0000
-
-
-class Side(IntEnum):
-    """A side of clsact."""
-
-    INGRESS = 0xFFF2
-    EGRESS = 0xFFF3
-
-    @property
-    def parent(self) -> str:
-        return f"ffff:{self:x}"
-
-
-PROGRAMS = {
-    "from_pod": Side.INGRESS,
-    "to_pod": Side.EGRESS,
-    "from_tunnel": Side.INGRESS,
-    "to_tunnel": Side.EGRESS,
-    "from_network": Side.INGRESS,
-}
-
-
-class AttachError(Exception):
-    """A program could not be attached; the text names the interface, the reason and the remedy."""
+ENDPOINT = ("from_pod", "to_pod")
+TUNNEL = ("from_tunnel", "to_tunnel")
+NETWORK = ("from_network",)
 
 
 def attach_endpoint(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
     """from_pod and to_pod on a pod's host side; whether anything was written. Raises AttachError."""
-    written = [_attach(ifindex, name, programs, netlink) for name in ("from_pod", "to_pod")]
-    return any(written)
+    return attach(ifindex, ENDPOINT, programs, netlink=netlink)
 
 
 def attach_tunnel(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
     """from_tunnel and to_tunnel on a tunnel device; whether anything was written. Raises AttachError."""
-    written = [_attach(ifindex, name, programs, netlink) for name in ("from_tunnel", "to_tunnel")]
-    return any(written)
+    return attach(ifindex, TUNNEL, programs, netlink=netlink)
 
 
 def attach_network(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> bool:
     """from_network on the underlay device; whether anything was written. Raises AttachError."""
-    return _attach(ifindex, "from_network", programs, netlink)
+    return attach(ifindex, NETWORK, programs, netlink=netlink)
 
 
-def detach(ifindex: int, instance: str, *, netlink: IPRoute | None = None) -> bool:
-    """Remove the instance's filters, if any are there; whether they were. The clsact qdisc stays: others may use it."""
-    found = False
+def attach(ifindex: int, names: Iterable[str], programs: Programs, *, netlink: IPRoute | None = None) -> bool:
+    """Each of these programs in its place; whether anything was written. Raises AttachError."""
+    put = _put_link if uses_tcx(programs) else _put_filter
+    written = [put(ifindex, name, programs, netlink) for name in names]
+    return any(written)
+
+
+def detach(
+    ifindex: int, programs: Programs, names: Iterable[str] = tuple(PLACES), *, netlink: IPRoute | None = None
+) -> bool:
+    """Remove the instance's programs of these names, if any are there, however attached; whether they were."""
+    listed = tuple(names)
+    found = [detach_link(path_of(programs.interfaces, ifindex, name)) for name in listed]
     with opened_netlink(netlink) as ipr:
-        for side in Side:
-            if attached(ifindex, side=side, netlink=ipr).startswith(_owner(instance)):
-                ipr.tc("del-filter", "bpf", ifindex, HANDLE, parent=side.parent, prio=PRIORITY, protocol=_ETH_P_ALL)
-                found = True
-    return found
+        found += [detach_filter(ipr, ifindex, place, owner=_owner(programs)) for place in _places(listed)]
+    return any(found)
 
 
-def attached(ifindex: int, *, side: Side = Side.INGRESS, netlink: IPRoute | None = None) -> str:
-    """The name of the filter in our place on a side of the interface, or an empty string.
-
-    Ours are `meshd:<instance>:<program>:<number of the program in the kernel>`.
-    """
+def attached(ifindex: int, programs: Programs, *, netlink: IPRoute | None = None) -> tuple[str, ...]:
+    """The names of the instance's programs on an interface, however attached."""
+    linked = {link.name for link, index in attached_links(programs.interfaces).items() if index == ifindex}
     with opened_netlink(netlink) as ipr:
-        for message in ipr.get_filters(index=ifindex, parent=_CLSACT | side):
-            options = message.get_attr("TCA_OPTIONS")
-            if message["info"] >> 16 == PRIORITY and message["handle"] == HANDLE and options:
-                return str(options.get_attr("TCA_BPF_NAME"))
-        return ""
+        filters = {filter_at(ipr, ifindex, place) for place in _places(PLACES)}
+    return tuple(
+        name
+        for name in PLACES
+        if f"{ifindex}-{name}" in linked or any(f.startswith(f"{_owner(programs)}{name}:") for f in filters)
+    )
+
+
+def uses_tcx(programs: Programs) -> bool:
+    """Raises AttachError where TCX is asked for and the kernel has none."""
+    if programs.attachment is Attachment.TCX and not has_tcx():
+        raise AttachError("attachment: tcx: this kernel has no TCX, which came with 6.6; use 'auto' or 'clsact'")
+    return programs.attachment is not Attachment.CLSACT and has_tcx()
 
 
 @contextmanager
@@ -98,53 +84,34 @@ def opened_netlink(netlink: IPRoute | None) -> Iterator[IPRoute]:
         yield own
 
 
-def _attach(ifindex: int, program: str, programs: Programs, netlink: IPRoute | None) -> bool:
-    owner = _owner(programs.instance)
-    with opened_netlink(netlink) as ipr, bpf.opened(programs.path(program)) as fd:
+def _put_link(ifindex: int, name: str, programs: Programs, netlink: IPRoute | None) -> bool:
+    links, place = programs.interfaces, PLACES[name]
+    with bpf.opened(programs.path(name)) as fd:
+        written, link_fd = attach_link(links, ifindex, name, place, fd)
+    if link_fd is None:
+        return written
+    try:
+        # What an older kernel or setting left stays until the link is there, and the pin says that it is gone.
+        with opened_netlink(netlink) as ipr:
+            detach_filter(ipr, ifindex, place, owner=_owner(programs))
+        pin_link(links, ifindex, name, link_fd)
+    finally:
+        os.close(link_fd)
+    remove_dead(links)
+    return True
+
+
+def _put_filter(ifindex: int, name: str, programs: Programs, netlink: IPRoute | None) -> bool:
+    with opened_netlink(netlink) as ipr, bpf.opened(programs.path(name)) as fd:
         # The kernel tells a filter's program number, but pyroute2 does not decode it: so it is in the name.
-        name = f"{owner}{program}:{bpf.program_id(fd)}"
-        found = attached(ifindex, side=PROGRAMS[program], netlink=ipr)
-        if found == name:
-            return False
-        if found and not found.startswith(owner):
-            raise AttachError(
-                f"interface {ifindex}: priority {PRIORITY} is held by {found!r}; "
-                "uninstall that one or give this instance its own node"
-            )
-        _replace(ipr, ifindex, fd, name, PROGRAMS[program])
-        return True
+        full = f"{_owner(programs)}{name}:{bpf.program_id(fd)}"
+        written = attach_filter(ipr, ifindex, PLACES[name], fd, owner=_owner(programs), name=full)
+    return detach_link(path_of(programs.interfaces, ifindex, name)) or written
 
 
-def _owner(instance: str) -> str:
-    return f"meshd:{instance}:"
+def _owner(programs: Programs) -> str:
+    return f"meshd:{programs.instance}:"
 
 
-def _replace(ipr: IPRoute, ifindex: int, fd: int, name: str, side: Side) -> None:
-    try:
-        _ensure_clsact(ipr, ifindex)
-        ipr.tc(
-            "replace-filter",
-            "bpf",
-            ifindex,
-            HANDLE,
-            fd=fd,
-            name=name,
-            parent=side.parent,
-            prio=PRIORITY,
-            protocol=_ETH_P_ALL,
-            classid=1,
-            direct_action=True,
-        )
-    except NetlinkError as error:
-        raise AttachError(
-            f"interface {ifindex}: {name}: {error}; the interface may be gone, "
-            "or the kernel lacks CONFIG_NET_CLS_BPF or CONFIG_NET_SCH_INGRESS"
-        ) from error
-
-
-def _ensure_clsact(ipr: IPRoute, ifindex: int) -> None:
-    try:
-        ipr.tc("add", "clsact", ifindex)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
+def _places(names: Iterable[str]) -> set[Place]:
+    return {PLACES[name] for name in names}

@@ -33,6 +33,7 @@ LINK_UPDATE = 29
 LINK_DETACH = 34
 
 _QUERY_EFFECTIVE = 1
+_BEFORE, _IS_LINK = 1 << 3, 1 << 13
 _u32 = ctypes.c_uint32
 _u64 = ctypes.c_uint64
 
@@ -99,6 +100,18 @@ class _LinkCreateAttr(ctypes.Structure):
     _fields_ = (("prog_fd", _u32), ("target_fd", _u32), ("attach_type", _u32), ("flags", _u32))
 
 
+class _TcxLinkAttr(ctypes.Structure):
+    _fields_ = (
+        ("prog_fd", _u32),
+        ("target_ifindex", _u32),
+        ("attach_type", _u32),
+        ("flags", _u32),
+        ("relative_fd", _u32),
+        ("pad", _u32),
+        ("expected_revision", _u64),
+    )
+
+
 class _LinkUpdateAttr(ctypes.Structure):
     _fields_ = (("link_fd", _u32), ("new_prog_fd", _u32), ("flags", _u32), ("old_prog_fd", _u32))
 
@@ -147,6 +160,17 @@ class _LinkInfo(ctypes.Structure):
     )
 
 
+class _TcxLinkInfo(ctypes.Structure):
+    _fields_ = (
+        ("type", _u32),
+        ("id", _u32),
+        ("prog_id", _u32),
+        ("pad", _u32),
+        ("ifindex", _u32),
+        ("attach_type", _u32),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class MapInfo:
     """What the kernel knows of a map; `kind` is enum bpf_map_type."""
@@ -164,6 +188,14 @@ class LinkInfo:
     program_id: int
     cgroup_id: int
     attach_type: int
+
+
+@dataclass(frozen=True, slots=True)
+class TcxLinkInfo:
+    """What a TCX link holds; `ifindex` is 0 once the interface is gone."""
+
+    program_id: int
+    ifindex: int
 
 
 def call(command: int, attr: ctypes.Structure) -> int:
@@ -246,11 +278,20 @@ def program_name(number: int) -> str:
 
 def attached_programs(cgroup_fd: int, attach_type: int, *, most: int = 64) -> list[int]:
     """The numbers of the programs that run at a hook of a cgroup, those of the cgroups above it too."""
+    return _query(cgroup_fd, attach_type, _QUERY_EFFECTIVE, most)
+
+
+def interface_programs(ifindex: int, attach_type: int, *, most: int = 64) -> list[int]:
+    """The numbers of the programs that TCX runs on a side of an interface, in their order."""
+    return _query(ifindex, attach_type, 0, most)
+
+
+def _query(target: int, attach_type: int, flags: int, most: int) -> list[int]:
     ids = (_u32 * most)()
     attr = _QueryAttr(
-        target_fd=cgroup_fd,
+        target_fd=target,
         attach_type=attach_type,
-        query_flags=_QUERY_EFFECTIVE,
+        query_flags=flags,
         prog_ids=ctypes.addressof(ids),
         prog_cnt=most,
     )
@@ -273,6 +314,22 @@ def link_info(fd: int) -> LinkInfo:
 def create_cgroup_link(program_fd: int, cgroup_fd: int, attach_type: int) -> int:
     """Attach beside whatever is attached; lives as long as the returned descriptor or its pin."""
     attr = _LinkCreateAttr(prog_fd=program_fd, target_fd=cgroup_fd, attach_type=attach_type)
+    return call(LINK_CREATE, attr)
+
+
+def tcx_link_info(fd: int) -> TcxLinkInfo:
+    info = _TcxLinkInfo()
+    _info(fd, info)
+    return TcxLinkInfo(info.prog_id, info.ifindex)
+
+
+def create_tcx_link(program_fd: int, ifindex: int, attach_type: int, *, before: int | None = None) -> int:
+    """Attach after whatever is attached, or right before the link with the descriptor `before`; lives as long as the
+    returned descriptor or its pin.
+    """
+    attr = _TcxLinkAttr(prog_fd=program_fd, target_ifindex=ifindex, attach_type=attach_type)
+    if before is not None:
+        attr.flags, attr.relative_fd = _BEFORE | _IS_LINK, before
     return call(LINK_CREATE, attr)
 
 

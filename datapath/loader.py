@@ -20,7 +20,7 @@ from datapath.compile import Failure, Request
 from datapath.hooks import ensure_hooks
 from datapath.layout import MAGLEV_PATTERN, MAPS, MapSpec
 from datapath.maglev import DEFAULT_SIZE, ENTRY_BYTES
-from datapath.pins import Pins, Programs
+from datapath.pins import Attachment, Pins, Programs
 from datapath.source import Source, read_source
 
 _COMPILE_TIMEOUT_S = 120
@@ -30,7 +30,7 @@ _LOG_LINES = 40
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
     """`cgroup` is the cgroup v2 folder whose sockets are balanced; `sizes`: entries per map where not the default;
-    `maglev_size`: entries of a Maglev table, one of datapath.maglev.SIZES.
+    `maglev_size`: entries of a Maglev table, one of datapath.maglev.SIZES; `attachment`: how to interfaces.
     """
 
     bpffs: Path
@@ -38,6 +38,7 @@ class LoadSettings:
     cgroup: Path
     sizes: Mapping[str, int] = field(default_factory=dict)
     maglev_size: int = DEFAULT_SIZE
+    attachment: Attachment = Attachment.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def ensure_loaded(settings: LoadSettings) -> Loaded:
     pins = Pins(settings.bpffs, settings.instance)
     pins.create()
     source = read_source(pins.folder, settings.sizes, settings.maglev_size)
-    programs = pins.programs(source.build)
+    programs = pins.programs(source.build, settings.attachment)
     written: list[str] = []
     with _locked(pins.folder):
         _check_maps(pins.folder, settings)

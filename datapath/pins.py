@@ -3,15 +3,18 @@
 md_*                  maps
 programs/<build>/*    programs of one build; the folder appears when all of them are loaded
 links/*               cgroup attachments, one per socket hook
+interfaces/*          attachments to interfaces (TCX): <ifindex>-<program>
 """
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from datapath import bpf
 from datapath.layout import LAYOUT_VERSION
 
+INTERFACES = "interfaces"
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -19,12 +22,26 @@ class PinsError(Exception):
     """The folder for pins cannot be used; the text says why and what to do."""
 
 
+class Attachment(StrEnum):
+    """How programs are attached to interfaces; auto: by TCX where the kernel has it."""
+
+    AUTO = "auto"
+    TCX = "tcx"
+    CLSACT = "clsact"
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The loaded programs of one build."""
+    """The loaded programs of one build, and how they are attached to interfaces."""
 
     folder: Path
     instance: str
+    attachment: Attachment = Attachment.AUTO
+
+    @property
+    def interfaces(self) -> Path:
+        """Where links to interfaces are pinned, whatever build they run."""
+        return self.folder.parent.parent / INTERFACES
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -63,8 +80,12 @@ class Pins:
     def links(self) -> Path:
         return self.folder / "links"
 
-    def programs(self, build: str) -> Programs:
-        return Programs(self.builds / build, self.instance)
+    @property
+    def interfaces(self) -> Path:
+        return self.folder / INTERFACES
+
+    def programs(self, build: str, attachment: Attachment = Attachment.AUTO) -> Programs:
+        return Programs(self.builds / build, self.instance, attachment)
 
     def create(self) -> None:
         """Make the folders. Raises PinsError where `bpffs` is none."""
@@ -73,7 +94,7 @@ class Pins:
                 f"{self.bpffs} is not in a bpffs: mount one with 'mount -t bpf bpf {self.bpffs}', "
                 "and do not enter with 'ip netns exec', which hides it"
             )
-        for folder in (self.builds, self.links):
+        for folder in (self.builds, self.links, self.interfaces):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from datapath.attach import detach
-from datapath.enforcement import relax
 from datapath.hooks import detach_hooks
-from datapath.pins import Pins
+from datapath.pins import INTERFACES, Pins, Programs
+from datapath.tcx import attached_links, detach_link
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Removed:
 def uninstall(bpffs: Path, instance: str) -> Removed:
     """Remove every trace of the instance. Traffic of the mesh stops; everything else goes on."""
     pins = Pins(bpffs, instance)
-    with IPRoute() as netlink:
-        filters = _remove_filters(netlink, instance)
-        devices = _remove_devices(netlink, f"meshd:{instance}")
     versions = sorted(pins.root.iterdir()) if pins.root.is_dir() else []
+    with IPRoute() as netlink:
+        filters = _remove_programs(netlink, pins, versions)
+        devices = _remove_devices(netlink, f"meshd:{instance}")
     hooks = [hook for version in versions for hook in detach_hooks(version / "links")]
     names = [str(path.relative_to(pins.root)) for path in sorted(pins.root.rglob("*")) if path.is_file()]
     if pins.root.is_dir():
@@ -43,11 +43,16 @@ def uninstall(bpffs: Path, instance: str) -> Removed:
     return Removed(filters, devices, tuple(hooks), tuple(names))
 
 
-def _remove_filters(netlink: IPRoute, instance: str) -> tuple[str, ...]:
+def _remove_programs(netlink: IPRoute, pins: Pins, versions: list[Path]) -> tuple[str, ...]:
+    """Links of every layout version, filters of any: the interfaces that had some."""
+    links = {link: ifindex for version in versions for link, ifindex in attached_links(version / INTERFACES).items()}
+    for link in links:
+        detach_link(link)
+    programs = Programs(pins.builds / "none", pins.instance)
     return tuple(
         str(link.get_attr("IFLA_IFNAME"))
         for link in netlink.get_links()
-        if any([detach(link["index"], instance, netlink=netlink), relax(link["index"], instance, netlink=netlink)])
+        if detach(link["index"], programs, netlink=netlink) or link["index"] in links.values()
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from datapath.maglev import DEFAULT_SIZE
+from datapath.pins import Attachment
 from globalsvc.preferences import Balancing
 from meshd.config import Settings
 from policy.model import Mode
@@ -56,6 +57,8 @@ class DaemonConfig(Settings):
     """How a backend is chosen where a service does not say (meshd.io/load-balancing)."""
     maglev_size: int = DEFAULT_SIZE
     """Entries of a Maglev table, four bytes each; a hundred times as many as backends makes them even."""
+    attachment: Attachment = Attachment.AUTO
+    """How programs are attached to interfaces: auto (tcx where the kernel has it), tcx or clsact."""
     map_sizes: dict[str, int] = Field(default_factory=dict)
     """Entries of a BPF map, by its name, where not the default of datapath/layout.py."""
     policy: Mode = Field(default=Mode.AUDIT, strict=False)

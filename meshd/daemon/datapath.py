@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from datapath.attach import AttachError, attach_endpoint, attach_tunnel
+from datapath.attach import attach_endpoint, attach_tunnel
 from datapath.enforcement import enforce, relax
 from datapath.entries import inner_mtu
 from datapath.foreign import foreign_programs
@@ -16,6 +16,7 @@ from datapath.layout import DropReason
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
 from datapath.maps import MapError, Maps
 from datapath.pins import PinsError, Programs
+from datapath.places import AttachError
 from datapath.ringbuf import Ring
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
@@ -76,7 +77,8 @@ def open_datapath(config: DaemonConfig) -> Datapath:
 def _open(config: DaemonConfig) -> Datapath:
     mtu = underlay_mtu(config.device)
     own, alias = parse_tunnel(config.tunnel), f"meshd:{config.name}"
-    loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup, config.map_sizes, config.maglev_size))
+    sizes = config.map_sizes, config.maglev_size
+    loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup, *sizes, config.attachment))
     device = ensure_tunnel(own, alias=alias, name=own.own_device, mtu=inner_mtu(mtu, config.underlay))
     written = [*loaded.written, *([device.name] if device.created else [])]
     if attach_tunnel(device.ifindex, loaded.programs):
@@ -115,6 +117,6 @@ class _Police:
             if policed:
                 enforce(interface.ifindex, self.programs)
             else:
-                relax(interface.ifindex, self.programs.instance)
+                relax(interface.ifindex, self.programs)
         except AttachError as error:
             raise TargetError("md_iface", "attach", str(error)) from error

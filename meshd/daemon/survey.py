@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from datapath.attach import AttachError, attach_network, attach_tunnel
+from datapath.attach import attach_network, attach_tunnel
 from datapath.entries import inner_mtu
 from datapath.pins import Programs
+from datapath.places import AttachError
 from meshd.daemon.knownways import KnownWays
 from meshd.daemon.netevents import EVERYTHING, Concern
 from meshd.daemon.nodes import MAX_TUNNELS, Needs

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from datapath import entries, loader
-from datapath.attach import AttachError, attach_endpoint, attach_tunnel, attached, detach
+from datapath.attach import attach_endpoint, attach_tunnel, uses_tcx
 from datapath.hooks import HookError
 from datapath.interface import find_endpoint
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
 from datapath.maps import MapError, MapFull, Maps
-from datapath.pins import PinsError
+from datapath.pins import Attachment, PinsError
 from datapath.source import Source, read_source
 from datapath.uninstall import Removed, uninstall
 from routing.devices import DeviceError, ensure_vxlan
@@ -96,9 +96,12 @@ def test_two_instances_and_a_stranger_share_a_cgroup(settings: LoadSettings) -> 
     assert shown.count("connect4") == 1
 
 
-def test_upgrades_are_invisible_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("attachment", [Attachment.AUTO, Attachment.CLSACT])
+def test_upgrades_are_invisible_to_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attachment: Attachment
+) -> None:
     """One long connection and a stream of new ones, through the frontend, while everything is replaced."""
-    with two_nodes(tmp_path) as mesh:
+    with two_nodes(tmp_path, attachment=attachment) as mesh:
         server = mesh.server.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.bind((str(mesh.server.v4), 0))
         server.listen()
@@ -272,23 +275,6 @@ def test_the_port_of_a_bridge_is_found(made: Machine) -> None:
     assert node.call(lambda: find_endpoint(ip_address("192.0.2.1"))) is None
 
 
-def test_a_filter_of_another_instance_is_left_alone(made: Machine, settings: LoadSettings) -> None:
-    node = made.namespace("node")
-    node.ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
-    index = node.call(lambda: socket.if_nametoindex("v0"))
-    one = ensure_loaded(settings).programs
-    other = ensure_loaded(replace(settings, instance="other")).programs
-    assert node.call(lambda: attach_endpoint(index, one))
-    with pytest.raises(AttachError, match="held by 'meshd:"):
-        node.call(lambda: attach_endpoint(index, other))
-    assert not node.call(lambda: detach(index, "other"))
-    assert node.call(lambda: attached(index)).startswith(f"meshd:{settings.instance}:from_pod:")
-    assert node.call(lambda: detach(index, settings.instance))
-    assert not node.call(lambda: detach(index, settings.instance))
-    with pytest.raises(AttachError, match="interface 9999"):
-        node.call(lambda: attach_endpoint(9999, one))
-
-
 def test_the_tunnel_device_is_made_once_and_conflicts_are_named(made: Machine) -> None:
     node = made.namespace("node")
     first = node.call(lambda: ensure_vxlan(alias="meshd:x"))
@@ -305,9 +291,12 @@ def test_the_tunnel_device_is_made_once_and_conflicts_are_named(made: Machine) -
     assert "md_two" not in node.ip("link", "show")
 
 
-def test_uninstall_leaves_nothing_of_ours_and_everything_else(tmp_path: Path) -> None:
-    with two_nodes(tmp_path) as mesh:
+@pytest.mark.parametrize("attachment", [Attachment.AUTO, Attachment.CLSACT])
+def test_uninstall_leaves_nothing_of_ours_and_everything_else(tmp_path: Path, attachment: Attachment) -> None:
+    with two_nodes(tmp_path, attachment=attachment) as mesh:
         node = mesh.a
+        if uses_tcx(node.loaded.programs):  # else ours is there
+            node.namespace.run("tc", "qdisc", "add", "dev", "p1", "clsact")
         node.namespace.run(
             "tc", "filter", "add", "dev", "p1", "ingress", "prio", "50", "bpf", "da", "bytecode", "1,6 0 0 4294967295"
         )
@@ -319,6 +308,7 @@ def test_uninstall_leaves_nothing_of_ours_and_everything_else(tmp_path: Path) ->
         assert not (node.settings.bpffs / "meshd" / node.settings.instance.replace(".", "+")).exists()
         assert "pref 50 bpf" in node.namespace.run("tc", "filter", "show", "dev", "p1", "ingress")
         assert "meshd" not in node.namespace.run("tc", "filter", "show", "dev", "p1", "ingress")
+        assert "from_pod" not in node.namespace.run("bpftool", "net", "show")
         assert "md_vxlan" not in node.namespace.ip("link", "show")
         shown = subprocess.run(["bpftool", "cgroup", "show", node.cgroup], capture_output=True, text=True, check=True)
         assert "connect4" not in shown.stdout

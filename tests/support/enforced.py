@@ -54,5 +54,5 @@ def _mark(node: Node, pod: Pod, *, policed: bool) -> None:
             )
         )
         if not policed:
-            node.namespace.call(partial(relax, found.ifindex, node.loaded.programs.instance))
+            node.namespace.call(partial(relax, found.ifindex, node.loaded.programs))
             node.maps.delete("md_iface", [key])

@@ -25,6 +25,7 @@ from datapath.entries import Entry
 from datapath.interface import Interface, find_endpoint
 from datapath.loader import Loaded, LoadSettings, ensure_loaded
 from datapath.maps import Maps
+from datapath.pins import Attachment
 from meshd.daemon.underlay import netns_cookie
 from routing.devices import Device, ensure_vxlan
 from tests.support.netns import Machine, Namespace, link, mac_of, machine
@@ -94,15 +95,20 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes(folder: Path, *, underlay: tuple[str, str] = ("172.31.0.1/24", "172.31.0.2/24")) -> Iterator[TwoNodes]:
+def two_nodes(
+    folder: Path,
+    *,
+    underlay: tuple[str, str] = ("172.31.0.1/24", "172.31.0.2/24"),
+    attachment: Attachment = Attachment.AUTO,
+) -> Iterator[TwoNodes]:
     """The picture above, each node knowing the other's pods; with other addresses of the nodes if these are given."""
     with machine() as made:
         switch = made.namespace("switch")
         switch.ip("link", "add", "br0", "type", "bridge")
         switch.ip("link", "set", "br0", "up")
         bpffs = made.bpffs(folder / "bpf")
-        a = _node(made, switch, "a", underlay[0], bpffs)
-        b = _node(made, switch, "b", underlay[1], bpffs)
+        a = _node(made, switch, "a", underlay[0], bpffs, attachment)
+        b = _node(made, switch, "b", underlay[1], bpffs, attachment)
         add_pod(made, a, "p1", "10.1.0.1", "fd00:1::1", 0x010101)
         add_pod(made, a, "p2", "10.1.0.2", "fd00:1::2", 0x010102)
         add_pod(made, b, "p1", "10.2.0.1", "fd00:2::1", 0x020201)
@@ -135,7 +141,7 @@ def by_tunnel(node: Node, other: Node, address: IPv4Address | IPv6Address | None
     )
 
 
-def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path) -> Node:
+def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path, attachment: Attachment) -> Node:
     namespace = made.namespace(name)
     link(switch, f"to-{name}", namespace, "eth0")
     switch.ip("link", "set", f"to-{name}", "master", "br0")
@@ -145,7 +151,7 @@ def _node(made: Machine, switch: Namespace, name: str, address: str, bpffs: Path
     namespace.run("nft", "add table ip cni; add chain ip cni post { type nat hook postrouting priority 100; }")
     namespace.run("nft", "add rule ip cni post counter masquerade")
     instance = f"{made.tag}.{name}"
-    settings = LoadSettings(bpffs, instance, made.cgroup(name))
+    settings = LoadSettings(bpffs, instance, made.cgroup(name), attachment=attachment)
     loaded = ensure_loaded(settings)
     maps = Maps(loaded.folder)
     made.stack.callback(maps.close)
