@@ -152,7 +152,11 @@ class Server:
         now = asyncio.get_running_loop().time()
         if len(self._greeting) >= _MAX_HANDSHAKES:
             next(iter(self._greeting)).link.abort()
-        self._greeting[Reader(sock, self._current_context(), f"{host}:{address[1]}", self, now)] = None
+        try:
+            reader = Reader(sock, self._current_context(), f"{host}:{address[1]}", self, now)
+        except OSError:  # gone already
+            return sock.close()
+        self._greeting[reader] = None
 
     def _current_context(self) -> ssl.SSLContext:
         self._live.refresh()

@@ -121,6 +121,10 @@ class Session:
 
     def flush(self) -> None:
         """Sends what is ready, as far as there is room."""
+        self.send(self.gather())
+
+    def gather(self) -> bytes:
+        """What is ready, as far as there is room; to be sent at once."""
         self._flush_due = False
         parts: list[bytes | memoryview] = []
         if self._control_due:
@@ -131,8 +135,12 @@ class Session:
                 for call, status in ended:
                     self._end(call, status)
                 self._take_control(parts)
-        if parts:
-            self._link.write(b"".join(parts))
+        return b"".join(parts)
+
+    def send(self, data: bytes) -> None:
+        """Writes what was gathered, and looks whether there is more, or nothing ever again."""
+        if data:
+            self._link.write(data)
         if self._out.has_turn and self._link.room() > 0:
             self._flush_later()  # the link took all: it will not call
         if self._over or (self._draining and not self._calls):

@@ -6,13 +6,18 @@ from etcdproxy.http2.turn import Turn
 
 
 class Flushed:
-    def __init__(self, told: list[str], name: str, *, fails: bool = False) -> None:
+    def __init__(self, told: list[str], name: str, *, fails: str = "") -> None:
         self._told, self._name, self._fails = told, name, fails
 
-    def flush(self) -> None:
-        if self._fails:
+    def gather(self) -> bytes:
+        if self._fails == "gather":
             raise KeyError(self._name)
-        self._told.append(self._name)
+        return self._name.encode()
+
+    def send(self, data: bytes) -> None:
+        if self._fails == "send":
+            raise KeyError(self._name)
+        self._told.append(data.decode())
 
     def abort(self) -> None:
         self._told.append(f"{self._name} aborted")
@@ -21,12 +26,12 @@ class Flushed:
 async def test_all_are_flushed_at_the_next_turn_and_a_bug_costs_one(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     turn = Turn(asyncio.get_running_loop())
-    for name in "abc":
-        turn.add(Flushed(told, name, fails=name == "b"))
+    for name, fails in (("a", ""), ("b", "gather"), ("c", ""), ("d", "send"), ("e", "")):
+        turn.add(Flushed(told, name, fails=fails))
     assert told == []
     await asyncio.sleep(0)
-    assert told == ["a", "b aborted", "c"]
+    assert told == ["b aborted", "a", "c", "d aborted", "e"]
     assert "a connection failed" in caplog.text
-    turn.add(Flushed(told, "d"))
+    turn.add(Flushed(told, "f"))
     await asyncio.sleep(0)
-    assert told[-1] == "d"
+    assert told[-1] == "f"
