@@ -4,14 +4,18 @@ Every failure is UpstreamAway or one of its kinds; nothing of gRPC gets further.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Self
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 
+from certs.pair import Pair
+from etcdproxy.http2.following import CallLost, Following, open_call
+from etcdproxy.http2.tls import client_context
 from etcdproxy.listing import CommitData, read_commits
 from wire.proto import kv_pb2, rpc_pb2
 
@@ -41,9 +45,14 @@ class HistoryLost(UpstreamAway):
 
 
 class Connection:
-    """Range and Watch at etcd; every failure is UpstreamAway, compaction Overtaken."""
+    """Range and Watch at etcd; every failure is UpstreamAway, compaction Overtaken.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    Lists go over grpc.aio. The watch, which costs with every commit, has a connection of its own.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, target: str, context: ssl.SSLContext | None) -> None:
+        self._target = target
+        self._context = context
         self._range = channel.unary_unary(
             "/etcdserverpb.KV/Range",
             request_serializer=rpc_pb2.RangeRequest.SerializeToString,
@@ -54,22 +63,23 @@ class Connection:
             request_serializer=rpc_pb2.StatusRequest.SerializeToString,
             response_deserializer=rpc_pb2.StatusResponse.FromString,
         )
-        self._watch = channel.stream_stream(
-            "/etcdserverpb.Watch/Watch",
-            request_serializer=rpc_pb2.WatchRequest.SerializeToString,
-            response_deserializer=rpc_pb2.WatchResponse.FromString,
-        )
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, target: str, credentials: grpc.ChannelCredentials | None = None) -> AsyncIterator[Self]:
-        """Connects to `host:port`; without credentials in clear, as to an etcd on the proxy's own loopback."""
-        if credentials is None:
+    async def open(cls, target: str, pair: Pair | None = None) -> AsyncIterator[Self]:
+        """Connects to `host:port`; without a pair in clear, as to an etcd on the proxy's own loopback."""
+        context = None
+        if pair is None:
             opened = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
+            try:
+                context = client_context(pair)
+            except ssl.SSLError as error:
+                raise UpstreamAway(f"our certificate for etcd cannot be used: {error}") from error
+            credentials = grpc.ssl_channel_credentials(pair.authorities, pair.key, pair.certificate)
             opened = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
         async with opened as channel:
-            yield cls(channel)
+            yield cls(channel, target, context)
 
     async def range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
         try:
@@ -100,26 +110,24 @@ class Connection:
     @asynccontextmanager
     async def watch(self, revision: int) -> AsyncIterator["Watch"]:
         """The watch over all that is served, from `revision` on; etcd has taken it when the context begins."""
-        call = self._watch()
-        watch = Watch(call)
         try:
-            create = rpc_pb2.WatchCreateRequest(key=START, range_end=END, start_revision=revision, fragment=True)
-            await call.write(rpc_pb2.WatchRequest(create_request=create))
-            async with asyncio.timeout(_TIMEOUT_S):
-                await watch.commits()
-            yield watch
-        except grpc.aio.AioRpcError as error:
-            raise _away(error) from error
+            async with open_call(self._target, "/etcdserverpb.Watch/Watch", self._context) as call:
+                create = rpc_pb2.WatchCreateRequest(key=START, range_end=END, start_revision=revision, fragment=True)
+                call.send(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+                watch = Watch(call)
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await watch.commits()
+                yield watch
+        except CallLost as error:
+            raise UpstreamAway(str(error)) from error
         except TimeoutError as error:
             raise UpstreamAway("etcd does not answer a watch") from error
-        finally:
-            call.cancel()
 
 
 class Watch:
     """Answers of the one watch; `header` is the last answer's."""
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[Message, rpc_pb2.WatchResponse]") -> None:
+    def __init__(self, call: Following) -> None:
         self._call = call
         self.header = rpc_pb2.ResponseHeader()
 
@@ -127,9 +135,10 @@ class Watch:
         """The commits of the next whole answer; none if it only says that the watch is there."""
         events: list[kv_pb2.Event] = []
         while True:
-            response = await self._call.read()
-            if not isinstance(response, rpc_pb2.WatchResponse):
-                raise UpstreamAway("etcd ended the watch")
+            try:
+                response = rpc_pb2.WatchResponse.FromString(await self._call.read())
+            except DecodeError as error:
+                raise UpstreamAway(f"etcd's answer is no WatchResponse: {error}") from error
             self.header = response.header
             if response.compact_revision:
                 raise Overtaken(f"compacted up to {response.compact_revision}")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from certs.pair import Pair
 from etcdproxy.connection import END, START, Connection, HistoryLost, Overtaken, UpstreamAway, Watch
 from etcdproxy.heap import lasting_heap
 from etcdproxy.history import Entry, History
@@ -63,12 +63,12 @@ class Upstream:
         hub: Hub,
         *,
         look_back: int = LOOK_BACK,
-        credentials: Callable[[], grpc.ChannelCredentials | None] = lambda: None,
+        pair: Callable[[], Pair | None] = lambda: None,
     ) -> None:
-        """`credentials` is asked for every new connection; None: in clear."""
+        """`pair` is asked for what we show etcd on every new connection; None: in clear."""
         self.status = UpstreamStatus()
         self.target = target
-        self._credentials = credentials
+        self._pair = pair
         self._hub = hub
         self._look_back = look_back
         self._etcd_cluster_id = 0
@@ -91,7 +91,7 @@ class Upstream:
         """One connection, to its end. Raises UpstreamAway if it never came so far as to serve."""
         self._synced = False
         try:
-            async with Connection.open(self.target, self._credentials()) as connection:
+            async with Connection.open(self.target, self._pair()) as connection:
                 await self._serve(connection)
         except UpstreamAway as error:
             if isinstance(error, Overtaken | HistoryLost):

@@ -8,6 +8,7 @@ import grpc
 from pydantic import Field, ValidationInfo, field_validator
 
 from certs.names import CertsError
+from certs.pair import Pair
 from certs.reload import LivePair
 from meshd.config import ConfigError, Settings
 
@@ -32,10 +33,10 @@ class Endpoint:
         now = self.pair.pair
         return grpc.ssl_channel_credentials(now.authorities, now.key, now.certificate)
 
-    def renewed(self) -> grpc.ChannelCredentials | None:
-        """`credentials` of the files as they are now."""
+    def renewed(self) -> Pair | None:
+        """The files as they are now; None: in clear."""
         self.refresh()
-        return self.credentials()
+        return self.pair.pair if self.pair is not None else None
 
 
 class EtcdSettings(Settings):

@@ -125,7 +125,7 @@ def _load_files(config: ProxyConfig) -> tuple[LivePair, Endpoint, LiveUsers | No
 async def run(config: ProxyConfig, live: LivePair, endpoint: Endpoint, users: LiveUsers | None) -> None:
     """Runs until SIGTERM or SIGINT. Raises ListenError or HealthListenError."""
     hub = Hub()
-    upstream = Upstream(endpoint.target, hub, credentials=endpoint.renewed)
+    upstream = Upstream(endpoint.target, hub, pair=endpoint.renewed)
     service = Service(hub, Policy(config.cluster, users.users if users else Users()), config.limits)
     server, port = make_server(service, config.listen, live)
     stop = asyncio.Event()

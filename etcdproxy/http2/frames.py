@@ -45,6 +45,11 @@ def data_head(length: int, stream: int) -> bytes:
     return _HEAD.pack(length >> 8, length & 0xFF, DATA, 0, stream)
 
 
+def window_update(stream: int, size: int) -> bytes:
+    """Lets the other end send so much more; stream 0: on the whole connection."""
+    return _HEAD.pack(0, 4, WINDOW_UPDATE, 0, stream) + _NUMBER.pack(size)
+
+
 def ping() -> bytes:
     return _PING
 

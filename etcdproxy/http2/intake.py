@@ -1,4 +1,4 @@
-"""The bytes of a reader, cut into the frames that they are. Pure."""
+"""The bytes of the other end, cut into the frames that they are. Pure."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from etcdproxy.http2.frames import CONTINUATION, END_HEADERS, HEAD_BYTES, HEADER
 
 
 class FrameTooLong(Exception):
-    """A reader announces a longer frame than it may send."""
+    """The other end announces a longer frame than it may send."""
 
 
 class Frame(NamedTuple):
@@ -22,14 +22,14 @@ class Frame(NamedTuple):
 
 
 class Intake:
-    """Keeps what is not a whole frame yet."""
+    """Keeps what is not a whole frame yet. `greets`: the other end is a client, which begins with a greeting."""
 
     __slots__ = ("_bytes", "_greeted", "_in_headers", "_max_frame")
 
-    def __init__(self, max_frame: int) -> None:
+    def __init__(self, max_frame: int, *, greets: bool = True) -> None:
         self._max_frame = max_frame
         self._bytes = bytearray()
-        self._greeted = False
+        self._greeted = not greets
         self._in_headers = False
 
     def cut(self, data: bytes) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""TLS of the server's side: what readers meet, and in which words it is said why one was not let in."""
+"""TLS: what readers meet, in which words it is said why one was not let in, and how we come to etcd."""
 
 import os
 import ssl
@@ -38,6 +38,16 @@ def server_context(pair: Pair) -> ssl.SSLContext:
     # A session taken up again would not be asked for its certificate.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    _load_chain(context, pair)
+    return context
+
+
+def client_context(pair: Pair) -> ssl.SSLContext:
+    """How we show ourselves to etcd, and whom we believe. Raises ssl.SSLError if OpenSSL cannot use the pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=pair.authorities.decode())
+    context.set_alpn_protocols(_ALPN[:1])
     _load_chain(context, pair)
     return context
 
