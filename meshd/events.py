@@ -18,7 +18,7 @@ Answer = dict[str, Any]
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what happens.")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def events(ctx: click.Context, run_dir: Path, instance: str | None, follow: bool, output: str) -> None:
     """Shows joins, losses, withdrawals, quarantine and other happenings, the oldest first; as json a line each.

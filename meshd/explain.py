@@ -17,7 +17,7 @@ from meshd.status import EXIT_OF, WIDTH, age_text, daemon_sockets
 Answer = dict[str, Any]
 RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 INSTANCE = click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-OUTPUT = click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+OUTPUT = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 
 
 @click.group()

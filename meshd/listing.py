@@ -34,7 +34,7 @@ def identity() -> None:
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
         click.option("--instance", help="Only this one.  [default: every daemon of the run directory]"),
         click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True),
     ):

@@ -48,7 +48,7 @@ def _who(ctx: click.Context, option: click.Parameter, value: str | None) -> str 
 @click.option("--counters", is_flag=True, help="How many were dropped so far, by reason; then end.")
 @RUN_DIR
 @INSTANCE
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
 def monitor(
     ctx: click.Context,

@@ -25,7 +25,7 @@ Plan = dict[str, Any]
 @click.option("--clustermesh", type=click.Path(path_type=Path), help="Before connecting: the folder of remotes.")
 @click.option("--local", type=click.Path(path_type=Path), help="With --clustermesh: the file that names our own proxy.")
 @click.option("--cluster", help="With --clustermesh: name of this cluster.")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def plan(
     ctx: click.Context,

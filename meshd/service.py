@@ -23,7 +23,7 @@ def service() -> None:
 @service.command("list")
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
 @click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @diff_option
 @click.pass_context
 def list_services(ctx: click.Context, run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:

@@ -37,7 +37,7 @@ Status = dict[str, Any]
 @click.option("--verbose", is_flag=True, help="All clusters and findings, with loss and the servers' certificates.")
 @click.option("--wait", is_flag=True, help="Until all is ok, at most --timeout seconds.")
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="For --wait, in seconds.")
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def status(
     ctx: click.Context, run_dir: Path, instance: str | None, verbose: bool, wait: bool, timeout: float, output: str

@@ -25,7 +25,7 @@ class Failed(click.ClickException):
 @click.option("--instance", required=True, help="As the daemon has it: <cluster>.<node>.")
 @click.option("--bpffs", type=click.Path(path_type=Path), required=True, help="Root of the bpffs that the daemon uses.")
 @click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def uninstall(instance: str, bpffs: Path, run_dir: Path, output: str) -> None:
     """Removes every trace of an instance from this node: routes, rules, filters, devices, hooks, programs and maps.
 

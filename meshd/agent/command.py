@@ -42,7 +42,9 @@ EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 @click.option("--lease-ttl", "lease_ttl_s", type=int, help="Life of the records after the agent, s.  [default: 900]")
 @click.option("--once", is_flag=True, help="End when everything stands in etcd.")
 @click.option("--dry-run", is_flag=True, help="Only show what would change in etcd: + added, ~ changed, - removed.")
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="Form of what --dry-run shows.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of what --dry-run shows."
+)
 @click.option("--print-config", is_flag=True, help="Only show the settings in force.")
 def agent(config: Path | None, *, once: bool, dry_run: bool, output: str, print_config: bool, **flags: object) -> int:
     """Publish this cluster's services, nodes, identities and pod IPs into its etcd.

@@ -118,7 +118,7 @@ def down(tag: str, every: bool, here: bool) -> None:
 
 
 @testbed.command()
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 @_with_testbed
 def status(bed: Testbed, output: str) -> int:
     """What runs: processes and pods. Exit 1 if a process is missing, 2 if there is no testbed."""
