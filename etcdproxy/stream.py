@@ -104,8 +104,10 @@ class WatchStream:
         return None
 
     def wake(self, watcher: Watcher) -> None:
+        told = bool(self._behind)
         self._behind[watcher] = None
-        self._wake()
+        if not told:
+            self._wake()
 
     def lose(self) -> None:
         """Tells every watcher that what it has heard is compacted, under the new store's header; then ends."""
