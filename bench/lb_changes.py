@@ -73,9 +73,10 @@ class Realised:
         outcome = execute(round, self._target, MapShape(), self._delta.realised, self._delta.possible)
         if outcome.failed:
             raise RuntimeError(next(iter(outcome.failed.values())))
-        for item, value in outcome.done.items():
-            self._delta.record(*item, value)
-        return len(outcome.done), sum(len(key) + len(value or b"") for (_, key), value in outcome.done.items())
+        for map, written in outcome.done.items():
+            self._delta.record(map, written)
+        done = [item for written in outcome.done.values() for item in written.items()]
+        return len(done), sum(len(key) + len(value or b"") for key, value in done)
 
 
 def record(number: int, hosts: list[int]) -> LocalService:

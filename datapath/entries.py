@@ -57,6 +57,17 @@ def ipcache_entry(
     return Entry("md_ipcache", _addr_key(address), _peer(identity, tunnel, remote, unreachable))
 
 
+def address_key(packed: bytes) -> bytes:
+    """The key of md_ipcache for an address of 4 or 16 bytes."""
+    before, after = _AROUND_ADDRESS[4 if len(packed) == 4 else 6]
+    return before + packed + after
+
+
+def peer_value(identity: int, tunnel: IPAddress | None, *, remote: bool, unreachable: bool = False) -> bytes:
+    """The value of md_ipcache, as `ipcache_entry` has it."""
+    return _peer(identity, tunnel, remote, unreachable)
+
+
 def cidr_entry(
     prefix: IPNetwork, *, identity: int, tunnel: IPAddress | None, remote: bool, unreachable: bool = False
 ) -> Entry:

@@ -4,16 +4,16 @@
 its cluster and cluster ID against the cluster that was connected to, the identity's range.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, NoReturn
 
 import msgspec
 from msgspec import UNSET
 from msgspec.structs import force_setattr
 
-from wire.addresses import parse_address
+from wire.addresses import packed_address, parse_address
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL, parse_labels
 from wire.local import Allocation, LocalService
@@ -145,29 +145,40 @@ def _decode_identity(name: str, value: bytes, scope: Scope) -> Identity:
 
 def _decode_ip(name: str, value: bytes, scope: Scope) -> IP:
     ip: IP = _json(_ip, value)
+    if ip.mask is None and ip.ip == name and _is_canonical(name):
+        force_setattr(ip, "ip", name)
+    else:
+        _check_text(ip, name)
+    if ip.id not in scope.identities and not 0 <= ip.id <= MAX_IDENTITY_RESERVED:
+        _fail("identity-out-of-range", Kind.IP, name, f"identity {ip.id}: {_range_text(scope)}")
+    # There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one.
+    if host := ip.host_ip:
+        _check_address(Kind.IP, name, host)
+        force_setattr(ip, "host_ip", intern(host))
+    if (namespace := ip.namespace) is not UNSET:
+        force_setattr(ip, "namespace", intern(namespace))
+    if (account := ip.service_account) is not UNSET:
+        force_setattr(ip, "service_account", intern(account))
+    return ip
+
+
+def _is_canonical(text: str) -> bool:
+    try:
+        return bool(packed_address(text))
+    except ValueError:
+        return False
+
+
+def _check_text(ip: IP, name: str) -> None:
+    """For what is a prefix, or wrong."""
     try:
         text = ip.text()
     except ValueError as error:
         _fail("invalid-ip", Kind.IP, name, str(error))
     if text != name:
         _fail("key-mismatch", Kind.IP, name, f"says it is {text}")
-    if ip.id not in scope.identities and not 0 <= ip.id <= MAX_IDENTITY_RESERVED:
-        _fail("identity-out-of-range", Kind.IP, name, f"identity {ip.id}: {_range_text(scope)}")
-    if ip.host_ip:
-        _check_address(Kind.IP, name, ip.host_ip)
-    _share(ip, name)
-    return ip
-
-
-def _share(ip: IP, name: str) -> None:
-    """There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one."""
     if ip.mask is None:
         force_setattr(ip, "ip", name)
-    force_setattr(ip, "host_ip", sys.intern(ip.host_ip))
-    if ip.namespace is not UNSET:
-        force_setattr(ip, "namespace", sys.intern(ip.namespace))
-    if ip.service_account is not UNSET:
-        force_setattr(ip, "service_account", sys.intern(ip.service_account))
 
 
 def _decode_local_service(name: str, value: bytes, scope: Scope) -> LocalService:

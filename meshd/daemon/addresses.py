@@ -4,24 +4,40 @@ Several clusters may claim an address: the one of the lowest rank is believed (i
 node are given out besides, for the interfaces they must be found at.
 """
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
+from functools import lru_cache
 
-from datapath.entries import Entry, ipcache_entry
-from identity.claims import Claims, Rank
+from datapath.entries import address_key, peer_value
+from identity.claimants import Claimants
+from identity.claims import Rank
 from identity.numbering import Reserved
-from meshd.daemon.wishes import Wishes
-from wire.addresses import parse_address
+from wire.addresses import packed_address, parse_address
 from wire.records import IP, IPAddress
 
-Lookup = Callable[[str], IP | None]
+MAP = "md_ipcache"
+VALUES = 1 << 13
+"""Pods of an identity that share a node have one value."""
+Believed = Callable[[str, str], IP | None]
+"""What a cluster says of an address now, if it is believed."""
 
 
 class Addresses:
-    """Incremental: `update` costs what changed. Addresses are kept as their canonical text, the record's name."""
+    """Incremental: `update` costs what changed. Addresses are kept as their canonical text, the record's name; what
+    clusters say of them stays in the store, `believed` gives it.
+    """
 
-    def __init__(self, own: str, rank: Rank, *, underlay_version: int = 4, withdrawn: Set[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        own: str,
+        rank: Rank,
+        believed: Believed,
+        *,
+        underlay_version: int = 4,
+        withdrawn: Set[str] = frozenset(),
+    ) -> None:
         self._own, self._underlay, self._withdrawn = own, underlay_version, withdrawn
-        self._claims: Claims[str, IP] = Claims(rank)
+        self._believed = believed
+        self._claims: Claimants[str] = Claimants(rank)
         self._node_ips: frozenset[str] = frozenset()
         self.local_pods: dict[str, int] = {}
         """Identity by address of the pods of this node."""
@@ -35,24 +51,28 @@ class Addresses:
 
     def claimants(self, name: str) -> list[str]:
         """The clusters that claim this address, the believed one first."""
-        winner = self._claims.winner(name)
-        return [winner[0], *self._claims.losers(name)] if winner else []
+        return self._claims.all(name)
 
-    def update(self, cluster: str, names: Iterable[str], lookup: Lookup) -> Wishes:
-        """`names` of the cluster changed; those of prefixes are somebody else's."""
-        wishes: Wishes = {}
-        for name in names:
-            record = lookup(name)
-            if record is None:
-                self._claims.drop(name, cluster)
-            else:
-                self._claims.put(name, cluster, record)
-            winner = self._claims.winner(name)
+    def update(self, cluster: str, records: Mapping[str, IP | None]) -> dict[bytes, bytes | None]:
+        """The cluster says this of these addresses now, as far as it is believed; prefixes are somebody else's.
+
+        Returns the entries of the map that are wanted (None: not any more).
+        """
+        claims = self._claims
+        wanted: dict[bytes, bytes | None] = {}
+        for name, record in records.items():
             if cluster == self._own:
                 self._find_pod(name, record)
-            entry = self._entry(name, *winner) if winner else _blank(name)
-            wishes[entry.map, entry.key] = entry.value if winner else None
-        return wishes
+            winner = claims.put(name, cluster) if record is not None else claims.drop(name, cluster)
+            key = address_key(packed_address(name))
+            if winner == cluster and record is not None:
+                wanted[key] = self._value(cluster, record)
+            elif not winner:
+                wanted[key] = None
+            elif other := self._believed(winner, name):
+                wanted[key] = self._value(winner, other)
+            # Else the winner says nothing of it any more, and its own change is still to come.
+        return wanted
 
     def place(self, node_ips: frozenset[str], own_ips: Iterable[IP]) -> None:
         """This node has these addresses (now): `own_ips` are all records of the own cluster."""
@@ -69,22 +89,29 @@ class Addresses:
         else:
             self.local_pods.pop(name, None)
 
-    def _entry(self, name: str, cluster: str, record: IP) -> Entry:
-        remote = cluster != self._own
-        return ipcache_entry(
-            parse_address(name),
-            identity=remote_identity(record.id) if remote else record.id,
-            tunnel=self.tunnel(record) if remote else None,
-            remote=remote,
-            unreachable=cluster in self._withdrawn,
-        )
+    def _value(self, cluster: str, record: IP) -> bytes:
+        if cluster == self._own:
+            return _peer(record.id, "", 0, remote=False)
+        host = "" if record.host_ip == record.ip else record.host_ip
+        return _peer(record.id, host, self._underlay, remote=True, unreachable=cluster in self._withdrawn)
 
     def tunnel(self, record: IP) -> IPAddress | None:
         """The node of a remote pod, if a tunnel can end there. A node's own address is reached without."""
-        if not record.host_ip or record.host_ip == record.ip:
-            return None
-        address = parse_address(record.host_ip)
-        return address if address.version == self._underlay else None
+        return None if record.host_ip == record.ip else _end(record.host_ip, self._underlay)
+
+
+@lru_cache(VALUES)
+def _peer(identity: int, host: str, underlay_version: int, *, remote: bool, unreachable: bool = False) -> bytes:
+    if not remote:
+        return peer_value(identity, None, remote=False)
+    tunnel = _end(host, underlay_version)
+    return peer_value(remote_identity(identity), tunnel, remote=True, unreachable=unreachable)
+
+
+def _end(host: str, underlay_version: int) -> IPAddress | None:
+    """Where a tunnel to the node can end."""
+    address = parse_address(host) if host else None
+    return address if address and address.version == underlay_version else None
 
 
 def remote_identity(identity: int) -> int:
@@ -95,7 +122,3 @@ def remote_identity(identity: int) -> int:
 def _is_pod(name: str, record: IP, node_ips: frozenset[str]) -> bool:
     """Host addresses have no interface of their own."""
     return name not in node_ips and record.id != Reserved.HOST
-
-
-def _blank(name: str) -> Entry:
-    return ipcache_entry(parse_address(name), identity=0, tunnel=None, remote=True)

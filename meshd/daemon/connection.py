@@ -35,7 +35,7 @@ CONFIRM_AGAIN_S = 2.0
 CONFIRM_TIMEOUT_S = 5.0
 PAGE_DIVISOR = 4
 CANARIES_MAX = 64  # a cluster has one for each kind
-SLICE = 64  # records that are decoded before others get their turn
+SLICE = 256  # records that are decoded before others get their turn
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
 DEFAULT_PAGE = 500  # services may have thousands of backends
 

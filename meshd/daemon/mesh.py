@@ -12,6 +12,7 @@ from datapath.maglev import DEFAULT_SIZE
 from globalsvc.merge import FrontendName, GlobalService, Place, merge
 from globalsvc.preferences import MIN_HEALTHY, ZONE_HINTS, Balancing
 from identity.numbering import cluster_of
+from meshd.daemon.addresses import MAP as IPCACHE
 from meshd.daemon.addresses import Addresses
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
 from meshd.daemon.backends import PROTOCOLS, Endpoint, endpoint_of
@@ -35,7 +36,7 @@ PODS = "pods"
 """The name of the map that the endpoint reconciler sees: packed address → identity (four bytes), policed (one)."""
 SERVICE_MAPS = ("md_svc4", "md_svc6", "md_affm", "md_maglev", "md_be4", "md_be6")
 ZONE_LABEL = "topology.kubernetes.io/zone"
-SLICE = 128  # names that are taken in one round: a millisecond or two, for which everybody else waits
+SLICE = 256  # what is taken in one round, in addresses: a millisecond or two, for which everybody else waits
 
 
 class Mesh:
@@ -63,7 +64,13 @@ class Mesh:
         self.withdrawn: set[str] = set()
         """Clusters that are lost: `withdraw` and `welcome` change it."""
         self.suspicion = Suspicion(store, self._own, allowance)
-        self.addresses = Addresses(self._own, members.rank, withdrawn=self.withdrawn, underlay_version=underlay_version)
+        self.addresses = Addresses(
+            self._own,
+            members.rank,
+            self.suspicion.believed_ip,
+            withdrawn=self.withdrawn,
+            underlay_version=underlay_version,
+        )
         self.nodes = Nodes(Settings(self._own, node, underlay_version=underlay_version), members.rank)
         self.prefixes = Prefixes(
             self._own,
@@ -210,9 +217,11 @@ class Mesh:
                     self._place()
                     services |= self._move()
             elif kind is Kind.IP:
-                addresses = [name for name in names if "/" not in name]
-                wishes |= self.addresses.update(cluster, addresses, self._ips(cluster))
-                wishes |= self.prefixes.update_ips(cluster, names.difference(addresses), self._ips(cluster))
+                prefixes = [name for name in names if "/" in name]
+                addresses = [name for name in names if "/" not in name] if prefixes else list(names)
+                believed = self.suspicion.believed_ips(cluster, addresses)
+                self._maps.want_all(IPCACHE, self.addresses.update(cluster, believed))
+                wishes |= self.prefixes.update_ips(cluster, prefixes, self._ips(cluster))
                 if cluster == self._own:
                     self._want_pods(addresses)
         return wishes | self.services.update(sorted(services))
@@ -320,7 +329,7 @@ class Mesh:
                         self._routes.prune(map, lambda key, value: True)
         if self._store.synced(self._own, [Kind.NODE, Kind.IP]):
             self._pods.prune(PODS, lambda key, value: True)
-        self._maps.prune("md_ipcache", self._address_may_go)
+        self._maps.prune(IPCACHE, self._address_may_go)
 
     def _address_may_go(self, key: bytes, value: bytes) -> bool:
         """An address goes when the cluster that its identity belongs to has been heard, and does not say it."""

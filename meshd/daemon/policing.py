@@ -239,10 +239,8 @@ class Policing:
         self.engine.set_present(identity, identity in self._here and self.mode_of(identity) is not Mode.OFF)
 
     def _take_ips(self, cluster: str, names: Iterable[str]) -> None:
-        touched: set[int] = set()
-        for name in names:
-            record = cast(IP | None, self._store.record(cluster, Kind.IP, name))
-            touched |= self._ports.put((cluster, name), record)
+        records = cast(Mapping[str, IP], self._store.records(cluster, Kind.IP))
+        touched = self._ports.put_all(cluster, ((name, records.get(name)) for name in names))
         for identity in touched:
             self.engine.set_named_ports(identity, self._ports.of(identity))
 

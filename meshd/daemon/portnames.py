@@ -1,6 +1,7 @@
 """The names that pods give to ports, by identity. Pure."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from policy.ports import PROTOCOLS
 from policy.rulebook import NamedPorts
@@ -13,6 +14,14 @@ class PortNames:
     def __init__(self) -> None:
         self._said: dict[tuple[str, str], tuple[int, frozenset[tuple[int, str, int]]]] = {}
         self._sayers: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
+
+    def put_all(self, cluster: str, records: Iterable[tuple[str, IP | None]]) -> set[int]:
+        """`put` for many addresses, most of which name no ports."""
+        touched: set[int] = set()
+        for name, record in records:
+            if (record is not None and record.named_ports) or (cluster, name) in self._said:
+                touched |= self.put((cluster, name), record)
+        return touched
 
     def put(self, who: tuple[str, str], record: IP | None) -> set[int]:
         """What the address (cluster, text) says now; None: it is gone. Returns whose names may mean something else."""

@@ -3,7 +3,7 @@
 Addresses are numbers inside: to ask for one of them costs a look into a dictionary for each length in use.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 
 from sortedcontainers import SortedDict, SortedList
@@ -59,8 +59,17 @@ class PrefixIndex:
 
     def holds(self, address: IPAddress) -> bool:
         """Does it lie in any of them?"""
-        number = int(address)
-        return any(number >> shift in table for shift, table in self._shifts[address.version])
+        return self.holds_number(address.version, int(address))
+
+    def tables(self, version: int) -> Sequence[tuple[int, Mapping[int, int]]]:
+        """An address as a number lies in a prefix if, shifted by the first, it is in the second of any of these. They
+        are not those of later changes.
+        """
+        return self._shifts[version]
+
+    def holds_number(self, version: int, number: int) -> bool:
+        """The same for an address as a number."""
+        return any(number >> shift in table for shift, table in self._shifts[version])
 
     def containing(self, prefix: IPNetwork) -> Iterator[IPNetwork]:
         """Those that `prefix` lies in, itself among them; the widest first."""

@@ -42,6 +42,10 @@ class Quarantine:
         for key in [key for key in self._held if key[0] == cluster]:
             del self._held[key]
 
+    def count(self, cluster: str, kind: Kind) -> int:
+        """How many names are held."""
+        return len(self._held.get((cluster, kind), ()))
+
     def names(self, cluster: str, kind: Kind) -> list[str]:
         return list(self._held.get((cluster, kind), ()))
 

@@ -3,8 +3,9 @@ clock: times are arguments (monotonic seconds). There is no queue: a name that c
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import islice
 
 from meshd.daemon.allowance import OWN_CLUSTER, Allowance
 from meshd.daemon.watch import Changes
@@ -14,7 +15,10 @@ from wire.keys import Kind
 DETAIL_MAX = 300  # characters
 DETAILED_MAX = 1000  # rejections of a kind and cluster whose story is kept
 OVER_QUOTA = "over-quota"
-Dirty = dict[tuple[str, Kind], set[str]]
+COST = {Kind.IDENTITY: 2, Kind.NODE: 16, Kind.SERVICE: 16, Kind.LOCAL_SERVICE: 16, Kind.POLICY: 16}
+"""What a record costs those who merge it, an address costs 1."""
+Dirty = dict[tuple[str, Kind], Set[str]]
+"""Names by cluster and kind; what lies side by side there comes side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,10 @@ class Shelf:
         if bytes_max is not None:
             self.weight += len(value) - self.sizes.get(name, 0)
             self.sizes[name] = len(value)
-        self._forgive(name)
-        if self.records.get(name) == record:
+        if self.rejected:
+            self._forgive(name)
+        before = self.records.get(name)
+        if before is not None and before == record:
             return False
         self.records[name] = record
         return True
@@ -126,7 +132,8 @@ class Store:
         self, wake: Callable[[], None], *, allowance: Callable[[str], Allowance] = lambda cluster: OWN_CLUSTER
     ) -> None:
         self.clusters: dict[str, ClusterState] = {}
-        self.dirty: Dirty = {}
+        self.dirty: dict[tuple[str, Kind], dict[str, None]] = {}
+        """Names by cluster and kind, the first one first."""
         self._wake, self._allowance = wake, allowance
 
     def expect(self, cluster: str) -> ClusterState:
@@ -177,19 +184,24 @@ class Store:
         self._wake()
 
     def take(self, limit: int, *, only: str | None = None) -> Dirty:
-        """What changed and was not taken yet, about `limit` names; `only` of one cluster. Who has few is not kept
-        waiting by who has many: every kind of every cluster has the same share; what one does not use is the others'.
+        """What changed and was not taken yet, for about `limit` in COST; `only` of one cluster. Who has little is not
+        kept waiting by who has much: every kind of every cluster has the same share; what one does not use is the
+        others'.
         """
         taken: Dirty = {}
-        keys = sorted((key for key in self.dirty if only in (None, key[0])), key=lambda key: len(self.dirty[key]))
+        costs = {key: len(names) * COST.get(key[1], 1) for key, names in self.dirty.items() if only in (None, key[0])}
+        keys = sorted(costs, key=costs.__getitem__)
         for number, key in enumerate(keys):
-            share = max(1, limit // (len(keys) - number))
+            cost = COST.get(key[1], 1)
+            count = max(1, limit // (len(keys) - number) // cost)
             names = self.dirty[key]
-            if len(names) <= share:
-                taken[key] = self.dirty.pop(key)
+            if len(names) <= count:
+                taken[key] = self.dirty.pop(key).keys()
             else:
-                taken[key] = {names.pop() for _ in range(share)}
-            limit -= len(taken[key])
+                taken[key] = dict.fromkeys(islice(names, count)).keys()
+                for name in taken[key]:
+                    del names[name]
+            limit -= len(taken[key]) * cost
         return taken
 
     def touch(self, cluster: str, kind: Kind, names: Iterable[str] | None = None) -> None:
@@ -203,12 +215,18 @@ class Store:
         state = self.clusters.get(cluster)
         return state is not None and all(state.synced(kind) for kind in kinds)
 
+    def records(self, cluster: str, kind: Kind) -> Mapping[str, Record]:
+        """All of a kind, by name."""
+        state = self.clusters.get(cluster)
+        shelf = state.shelves.get(kind) if state else None
+        return shelf.records if shelf else {}
+
     def record(self, cluster: str, kind: Kind, name: str) -> Record | None:
         state = self.clusters.get(cluster)
         return state.record(kind, name) if state else None
 
     def _mark(self, cluster: str, kind: Kind, names: Iterable[str]) -> None:
-        names = set(names)
+        names = dict.fromkeys(names)
         if names:
-            self.dirty.setdefault((cluster, kind), set()).update(names)
+            self.dirty.setdefault((cluster, kind), {}).update(names)
             self._wake()

@@ -3,7 +3,7 @@ rest, and lets judge again whatever a change of our own cluster or of an allowan
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from typing import TypeVar, cast
 
@@ -13,7 +13,6 @@ from meshd.daemon.allowance import Allowance
 from meshd.daemon.quarantine import Quarantine
 from meshd.daemon.store import Store
 from meshd.daemon.trust import OWN, Trust, node_addresses
-from wire.addresses import parse_address
 from wire.keys import SHARED_KINDS, Kind
 from wire.records import IP, IPNetwork, Node, Service
 
@@ -84,6 +83,20 @@ class Suspicion:
             return self._verdict(cluster, Kind.IP, name, record, None)
         return self._verdict(cluster, Kind.IP, name, record, self.trust.ip(cluster, record))
 
+    def believed_ips(self, cluster: str, names: Iterable[str]) -> dict[str, IP | None]:
+        """The same for many names, of which most clusters have hundreds of thousands."""
+        records = cast(Mapping[str, IP], self._store.records(cluster, Kind.IP))
+        judge = self.trust.judge(cluster) if cluster != self._own else _believe
+        held = self.quarantine.count(cluster, Kind.IP)
+        believed: dict[str, IP | None] = {}
+        for name in names:
+            believed[name] = record = records.get(name)
+            reason = judge(record) if record is not None else None
+            if reason is not None or held:
+                held += 1
+                believed[name] = self._verdict(cluster, Kind.IP, name, record, reason)
+        return believed
+
     def believed_service(self, cluster: str, name: str) -> Service | None:
         """Without the backends that are refused; these are in quarantine as `<namespace>/<name> <address>`."""
         record = cast(Service | None, self._store.record(cluster, Kind.SERVICE, name))
@@ -100,7 +113,7 @@ class Suspicion:
         return replace(believed, backends=kept)
 
     def _refuses_backend(self, cluster: str, name: str, address: str) -> bool:
-        reason = self.trust.address(cluster, parse_address(address))
+        reason = self.trust.address(cluster, address)
         self.quarantine.note(cluster, Kind.SERVICE, f"{name} {address}", reason, self.now)
         return reason is not None
 
@@ -151,3 +164,7 @@ class Suspicion:
                 self._store.touch(cluster, Kind.IP, [name])
             for cluster, service in self._offered_at.get(name, ()):
                 self._store.touch(cluster, Kind.SERVICE, [service])
+
+
+def _believe(record: IP) -> None:
+    """Our own cluster's."""

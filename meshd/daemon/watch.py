@@ -138,18 +138,20 @@ class WatchMachine:
         if not self._pinned:
             self._pin(revision, history)
         changes = Changes()
+        puts, known, stale = changes.puts, self._known, self._stale
         last = b""
         for kv in kvs:
             last = kv.key
-            name = self._name(kv.key)
+            name = self._name(last)
             if name is None:
                 continue
-            self._stale.discard(name)
-            if self._is_beyond(name):
+            if stale:
+                stale.discard(name)
+            revision_of = kv.mod_revision
+            if (before := known.get(name)) == revision_of or (before is None and self._is_beyond(name)):
                 continue
-            if self._known.get(name) != kv.mod_revision:
-                self._known[name] = kv.mod_revision
-                changes.puts[name] = kv.value
+            known[name] = revision_of
+            puts[name] = kv.value
         if more and last:
             return changes, ListFrom(last + b"\0", self._end, self._pinned)
         return self._sweep(changes)

@@ -38,7 +38,7 @@ class Delta:
     def __init__(self, shape: Shape) -> None:
         self.desired: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
         self.realised: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
-        self._dirty: dict[Item, None] = {}
+        self._dirty: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
         self._unclaimed: defaultdict[str, set[bytes]] = defaultdict(set)
         self.possible: dict[Item, set[bytes]] = {}
         """What may stand under the keys whose last operation failed."""
@@ -55,26 +55,37 @@ class Delta:
             self.desired[map].pop(key, None)
         else:
             self.desired[map][key] = value
-        self._dirty[map, key] = None
+        self._dirty[map][key] = None
         self._unclaimed[map].discard(key)
+
+    def want_all(self, map: str, wanted: Mapping[bytes, bytes | None]) -> None:
+        """The same for many entries of a map."""
+        desired = self.desired[map]
+        for key, value in wanted.items():
+            if value is None:
+                desired.pop(key, None)
+            else:
+                desired[key] = value
+        self._dirty[map].update(dict.fromkeys(wanted))
+        self._unclaimed[map].difference_update(wanted)
 
     def touch(self, item: Item) -> None:
         """Look at this key again."""
-        self._dirty[item] = None
+        self._dirty[item[0]][item[1]] = None
 
     def doubt(self, map: str, keys: Iterable[bytes]) -> None:
         """What is held under these keys may not be right any more: write again what is desired. Between rounds only."""
         for key in keys:
             if key in self.desired[map] and key in self.realised[map]:
                 self.realised[map][key] = UNKNOWN
-                self._dirty[map, key] = None
+                self._dirty[map][key] = None
 
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
         """What was found at the start and nobody spoke of since goes with the next round, if it may: how many do."""
         held = self.realised[map]
         gone = [key for key in self._unclaimed[map] if may(key, held[key])]
         self._unclaimed[map].difference_update(gone)
-        self._dirty.update(dict.fromkeys((map, key) for key in gone))
+        self._dirty[map].update(dict.fromkeys(gone))
         return len(gone)
 
     def unclaimed(self) -> int:
@@ -85,15 +96,17 @@ class Delta:
         """Takes the dirty keys; None if none of them differs."""
         upserts: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
         deletes: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
-        for map, key in self._dirty:
-            wanted, held = self.desired[map].get(key), self.realised[map].get(key)
-            if wanted == held:
-                continue
-            rank = self._shape.rank(map, key)
-            if wanted is not None:
-                upserts[rank, map][key] = wanted
-            elif held is not None:
-                deletes[rank, map][key] = held
+        for map, keys in self._dirty.items():
+            desired, realised = self.desired[map], self.realised[map]
+            for key in keys:
+                wanted, held = desired.get(key), realised.get(key)
+                if wanted == held:
+                    continue
+                rank = self._shape.rank(map, key)
+                if wanted is not None:
+                    upserts[rank, map][key] = wanted
+                elif held is not None:
+                    deletes[rank, map][key] = held
         self._dirty.clear()
         if not upserts and not deletes:
             return None
@@ -101,13 +114,17 @@ class Delta:
         reverse = tuple(Step(rank, map, deletes[rank, map]) for rank, map in sorted(deletes, reverse=True))
         return Round(ordered, reverse)
 
-    def record(self, map: str, key: bytes, value: bytes | None) -> None:
-        """The write succeeded: this is what the target holds now."""
-        self.possible.pop((map, key), None)
-        if value is None:
-            self.realised[map].pop(key, None)
-        else:
-            self.realised[map][key] = value
+    def record(self, map: str, written: Mapping[bytes, bytes | None]) -> None:
+        """These writes succeeded: this is what the target holds now."""
+        realised = self.realised[map]
+        for key, value in written.items():
+            if value is None:
+                realised.pop(key, None)
+            else:
+                realised[key] = value
+        if self.possible:
+            for key in written:
+                self.possible.pop((map, key), None)
 
     def record_failure(self, map: str, key: bytes) -> None:
         """The operation was not tried: what was there is there."""

@@ -2,6 +2,7 @@
 entry that could not be changed may still need is not removed.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
@@ -14,12 +15,12 @@ Possible = Mapping[Item, Set[bytes]]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of each key: the value it has now (None: gone), or why it could not be changed.
+    """What became of each key: by map the value it has now (None: gone), or why it could not be changed.
 
     `attempted` has the failed operations that were tried and may have had their effect all the same.
     """
 
-    done: dict[Item, bytes | None] = field(default_factory=dict)
+    done: defaultdict[str, dict[bytes, bytes | None]] = field(default_factory=lambda: defaultdict(dict))
     failed: dict[Item, str] = field(default_factory=dict)
     attempted: dict[Item, bytes | None] = field(default_factory=dict)
     upserts: int = 0
@@ -27,11 +28,11 @@ class Outcome:
 
     def upserted(self, map: str, items: Mapping[bytes, bytes]) -> None:
         self.upserts += len(items)
-        self.done.update(((map, key), value) for key, value in items.items())
+        self.done[map].update(items)
 
     def deleted(self, map: str, keys: list[bytes]) -> None:
         self.deletes += len(keys)
-        self.done.update(((map, key), None) for key in keys)
+        self.done[map].update(dict.fromkeys(keys))
 
     def fail(self, map: str, key: bytes, reason: str) -> None:
         self.failed[map, key] = reason

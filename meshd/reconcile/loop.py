@@ -41,9 +41,9 @@ class Reconciler:
 
     def record(self, outcome: Outcome, now: float) -> str:
         """Takes over what succeeded; returns the round as a sentence."""
-        for (map, key), value in outcome.done.items():
-            self.delta.record(map, key, value)
-            self.retries.succeed((map, key))
+        for map, written in outcome.done.items():
+            self.delta.record(map, written)
+            self.retries.succeed((map, key) for key in written)
         for item, reason in outcome.failed.items():
             if item in outcome.attempted:
                 self.delta.record_attempt(*item, outcome.attempted[item])
@@ -59,14 +59,16 @@ class Reconciler:
     def settle(self, now: float) -> None:
         """A key that failed and is not wanted to change any more is no failure."""
         for item in self.delta.settle():
-            self.retries.succeed(item)
+            self.retries.succeed([item])
         if self.retries.failures:
             self.in_sync_since = None
         elif self.in_sync_since is None:
             self.in_sync_since = now
 
     def _sentence(self, outcome: Outcome) -> str:
-        counts = dict.fromkeys(map for map, _ in (*outcome.done, *outcome.failed))
+        counts = dict.fromkeys(
+            (*(map for map, keys in outcome.done.items() if keys), *(map for map, _ in outcome.failed))
+        )
         state = f"{len(self.retries.failures)} keys failing" if self.retries.failures else "in sync"
         return (
             f"{', '.join(counts)}: {outcome.upserts} upserts, {outcome.deletes} deletes, "

@@ -1,5 +1,6 @@
 """Keys that failed, each with its own back-off. Pure: `now` is monotonic seconds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshd.reconcile.target import Item
@@ -34,8 +35,11 @@ class RetryQueue:
         failure.due = now + min(FIRST_S * 2.0 ** min(failure.attempts, 32), MAX_S)
         failure.attempts += 1
 
-    def succeed(self, item: Item) -> None:
-        self.failures.pop(item, None)
+    def succeed(self, items: Iterable[Item]) -> None:
+        """These are no failures (any more)."""
+        if self.failures:
+            for item in items:
+                self.failures.pop(item, None)
 
     def due(self, now: float) -> list[Item]:
         return [item for item, failure in self.failures.items() if failure.due <= now]

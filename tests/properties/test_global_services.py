@@ -162,9 +162,9 @@ class World:
             return 0
         outcome = execute(round, MapTarget(self.maps), MapShape(), self.delta.realised, {})
         assert not outcome.failed
-        for item, value in outcome.done.items():
-            self.delta.record(*item, value)
-        return len(outcome.done)
+        for name, written in outcome.done.items():
+            self.delta.record(name, written)
+        return sum(map(len, outcome.done.values()))
 
     def entries(self) -> int:
         return sum(len(entries) for name, entries in self.maps.content.items() if name != "md_numbers")

@@ -55,8 +55,8 @@ class Changing:
             return 0
         outcome = execute(round, self.target, MapShape(), self.delta.realised, self.delta.possible)
         assert not outcome.failed
-        for item, value in outcome.done.items():
-            self.delta.record(*item, value)
+        for map, written in outcome.done.items():
+            self.delta.record(map, written)
         return outcome.upserts + outcome.deletes
 
 

@@ -128,8 +128,8 @@ class Meshed:
             pass
         if round := self.delta.plan():
             outcome = execute(round, MapTarget(self.maps), MapShape(), self.delta.realised, {})
-            for item, value in outcome.done.items():
-                self.delta.record(*item, value)
+            for map, written in outcome.done.items():
+                self.delta.record(map, written)
             assert not outcome.failed
         service = self.mesh.merge(NAME)
         self._agree(service)

@@ -1,8 +1,10 @@
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wire.addresses import LONGEST, parse_address
+from wire.addresses import LONGEST, address_number, packed_address, parse_address
 from wire.codec import Scope, decode
 from wire.keys import Kind
 from wire.records import IP
@@ -20,6 +22,26 @@ def test_an_address_is_what_the_library_says(text: str) -> None:
 def test_anything_else_is_refused_and_nothing_long_is_remembered(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         parse_address(text)
+
+
+@given(st.ip_addresses() | st.integers(0, 1 << 48).map(IPv6Address))
+def test_packed_and_as_a_number_it_is_what_the_library_says(address: IPv4Address | IPv6Address) -> None:
+    assert packed_address(str(address)) == address.packed
+    assert address_number(str(address)) == (address.version, int(address))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.01", "::ffff:10.0.0.1", "::10.0.0.1", "FD00::1", "0::1", "fe80::1%eth0", "10.0.0.1\0", "é::"]
+)
+def test_only_canonical_text_is_packed(text: str) -> None:
+    with pytest.raises(ValueError, match=r"address|canonical"):
+        packed_address(text)
+
+
+def test_as_a_number_an_address_may_be_written_otherwise() -> None:
+    assert address_number("FD00::0:1") == (6, int(ip_address("fd00::1")))
+    with pytest.raises(ValueError, match="address"):
+        address_number("10.0.0.01")
 
 
 def test_records_share_what_they_have_in_common() -> None:

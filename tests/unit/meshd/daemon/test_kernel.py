@@ -145,5 +145,5 @@ def test_a_pod_for_which_a_map_has_no_room_fails_alone(interfaces: FakeInterface
     items = {POD.packed: IDENTITY + policed, other.packed: IDENTITY + policed}
     step = Step(0, PODS, items)
     outcome = execute(Round((step,), ()), pods(maps, interfaces), PodShape(), {}, {})
-    assert outcome.done.keys() == {(PODS, POD.packed)}
+    assert outcome.done == {PODS: {POD.packed: items[POD.packed]}}
     assert outcome.failed == {(PODS, other.packed): f"upsert {map}: the map is full"}

@@ -142,7 +142,7 @@ def test_a_pod_that_nobody_can_judge_yet_is_not_delivered_to_and_a_known_one_sta
     assert key not in world.pods.desired[PODS]
     world.mesh.police({65537}, set(), {65537})
     before = world.pods.desired[PODS][key]
-    world.pods.record(PODS, key, before)
+    world.pods.record(PODS, {key: before})
     world.mesh.police({65537}, {65538}, {65538})
     world.say("cluster1", Kind.IP, records.ip("cluster1", "10.0.0.1", "172.18.1.11", 65538))
     world.refresh()

@@ -81,7 +81,7 @@ def test_only_what_was_recorded_is_realised(delta: Delta) -> None:
     assert delta.realised["a"][b"1"] == b"x"
     delta.touch(("a", b"1"))
     assert planned(delta.plan()) == [("upsert", "a", {b"1": b"new"})]
-    delta.record("a", b"1", b"new")
+    delta.record("a", {b"1": b"new"})
     delta.touch(("a", b"1"))
     assert delta.plan() is None
 

@@ -28,5 +28,5 @@ def test_success_forgets_and_the_age_is_that_of_the_first_failure() -> None:
     queue.fail(KEY, "full", 10.0)
     queue.fail(KEY, "gone", 20.0)
     assert (queue.failures[KEY].since, queue.failures[KEY].reason) == (10.0, "gone")
-    queue.succeed(KEY)
+    queue.succeed([KEY])
     assert queue.next_due() is None
