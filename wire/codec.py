@@ -4,7 +4,7 @@
 its cluster and cluster ID against the cluster that was connected to, the identity's range.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from sys import intern
 from typing import Any, NoReturn
@@ -47,6 +47,7 @@ _config = msgspec.json.Decoder(ClusterConfig)
 _node = msgspec.json.Decoder(Node)
 _service = msgspec.json.Decoder(Service)
 _ip = msgspec.json.Decoder(IP)
+_decode_one_ip = _ip.decode
 _local_service = msgspec.json.Decoder(LocalService)
 _allocation = msgspec.json.Decoder(Allocation)
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -69,6 +70,37 @@ def decode(kind: Kind, name: str, value: bytes, scope: Scope) -> Record:
     if len(value) > MAX_VALUE:
         raise BadRecord("too-large", f"{kind} {name}: {len(value)} bytes, the limit is {MAX_VALUE}")
     return _DECODERS[kind](name, value, scope)
+
+
+def decode_ips(values: Mapping[str, bytes], scope: Scope) -> list[IP] | None:
+    """What `decode` gives for very many addresses, in their order, at half the price. None if one of them is a prefix
+    or is refused: ask for each.
+    """
+    try:
+        ips = [_decode_one_ip(value) for value in values.values() if len(value) <= MAX_VALUE]
+        hosts = {host: intern(host) for host in {ip.host_ip for ip in ips} if not host or parse_address(host)}
+        for name in values:
+            packed_address(name)
+    except (ValueError, RecursionError):
+        return None
+    start, stop = scope.identities.start, scope.identities.stop
+    if [ip.ip for ip in ips] != list(values) or any(ip.mask is not None for ip in ips):
+        return None
+    if not all(start <= ip.id < stop or 0 <= ip.id <= MAX_IDENTITY_RESERVED for ip in ips):
+        return None
+    for name, ip in zip(values, ips, strict=True):
+        _share(ip, name, hosts[ip.host_ip])
+    return ips
+
+
+def _share(ip: IP, name: str, host: str) -> None:
+    """There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one."""
+    force_setattr(ip, "ip", name)
+    force_setattr(ip, "host_ip", host)
+    if (namespace := ip.namespace) is not UNSET:
+        force_setattr(ip, "namespace", intern(namespace))
+    if (account := ip.service_account) is not UNSET:
+        force_setattr(ip, "service_account", intern(account))
 
 
 def _json(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
@@ -145,40 +177,18 @@ def _decode_identity(name: str, value: bytes, scope: Scope) -> Identity:
 
 def _decode_ip(name: str, value: bytes, scope: Scope) -> IP:
     ip: IP = _json(_ip, value)
-    if ip.mask is None and ip.ip == name and _is_canonical(name):
-        force_setattr(ip, "ip", name)
-    else:
-        _check_text(ip, name)
-    if ip.id not in scope.identities and not 0 <= ip.id <= MAX_IDENTITY_RESERVED:
-        _fail("identity-out-of-range", Kind.IP, name, f"identity {ip.id}: {_range_text(scope)}")
-    # There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one.
-    if host := ip.host_ip:
-        _check_address(Kind.IP, name, host)
-        force_setattr(ip, "host_ip", intern(host))
-    if (namespace := ip.namespace) is not UNSET:
-        force_setattr(ip, "namespace", intern(namespace))
-    if (account := ip.service_account) is not UNSET:
-        force_setattr(ip, "service_account", intern(account))
-    return ip
-
-
-def _is_canonical(text: str) -> bool:
-    try:
-        return bool(packed_address(text))
-    except ValueError:
-        return False
-
-
-def _check_text(ip: IP, name: str) -> None:
-    """For what is a prefix, or wrong."""
     try:
         text = ip.text()
     except ValueError as error:
         _fail("invalid-ip", Kind.IP, name, str(error))
     if text != name:
         _fail("key-mismatch", Kind.IP, name, f"says it is {text}")
-    if ip.mask is None:
-        force_setattr(ip, "ip", name)
+    if ip.id not in scope.identities and not 0 <= ip.id <= MAX_IDENTITY_RESERVED:
+        _fail("identity-out-of-range", Kind.IP, name, f"identity {ip.id}: {_range_text(scope)}")
+    if ip.host_ip:
+        _check_address(Kind.IP, name, ip.host_ip)
+    _share(ip, ip.ip if ip.mask is not None else name, intern(ip.host_ip))
+    return ip
 
 
 def _decode_local_service(name: str, value: bytes, scope: Scope) -> LocalService:

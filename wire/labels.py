@@ -1,6 +1,7 @@
 """Label sets as the text that stands in etcd: `source:key=value;` each, sorted by key, the last one with its ";"."""
 
 from collections.abc import Iterable
+from sys import intern
 
 from wire.records import Label
 
@@ -30,5 +31,5 @@ def parse_labels(text: str) -> tuple[Label, ...]:
             source, key = "unspec", name
         if not key:
             raise ValueError(f"label {part!r} has no key")
-        labels.append(Label(key, value, source))
+        labels.append(Label(intern(key), intern(value), intern(source)))  # the same in very many identities
     return tuple(labels)

@@ -193,7 +193,7 @@ class IP(Struct, frozen=True, kw_only=True, gc=False):
         return str(CIDR(self.ip, self.mask).network())
 
 
-class Label(Struct, frozen=True, order=True):
+class Label(Struct, frozen=True, order=True, gc=False):
     """`source:key=value`; the order is by key first, as in the identity's text."""
 
     key: str
@@ -201,7 +201,7 @@ class Label(Struct, frozen=True, order=True):
     source: str = "k8s"
 
 
-class Identity(Struct, frozen=True):
+class Identity(Struct, frozen=True, gc=False):
     """`cilium/state/identities/v1/id/<number>`: the labels behind a number."""
 
     number: int

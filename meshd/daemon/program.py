@@ -3,7 +3,6 @@ Stopping takes nothing down in the kernel.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -24,6 +23,8 @@ from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
 from meshd.daemon.kernel import BACKEND_MAPS, MapShape, PodShape, PolicyShape, RouteShape
 from meshd.daemon.members import Members
+from meshd.daemon.memory import Tidying, tidy
+from meshd.daemon.memory import set_up as set_up_memory
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
@@ -69,8 +70,11 @@ class Daemon:
         executor: Executor,
         *,
         reconciled: Callable[[], object] = lambda: None,
+        tidied: Callable[[], None] = lambda: None,
     ) -> None:
-        """`reconciled` is called once, when everything that was there at the start is in the kernel."""
+        """`reconciled` is called once, when everything that was there at the start is in the kernel; `tidied` when
+        large lists are dealt with (memory.py).
+        """
         self.config = config
         self._reconciled = reconciled
         self.started = time.monotonic()
@@ -113,6 +117,7 @@ class Daemon:
         self.foreign_programs = datapath.foreign_programs
         self._pacer = Pacer(LISTS_APART_S)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
+        self._tidying = Tidying(tidied)
         self.vigil = Vigil(self.store, self.mesh, self.timeline)
         self.prober: Prober | None = None
         if datapath.tunnel:
@@ -245,6 +250,7 @@ class Daemon:
     async def _keep_vigil(self) -> NoReturn:
         while True:
             self.vigil.look([self.local, *self.remotes()], self.prober, time.monotonic())
+            self._tidying.look(self.store.listed_records, settled=not self.store.dirty)
             await asyncio.sleep(VIGIL_S)
 
     async def _probe(self, prober: Prober) -> None:
@@ -344,9 +350,9 @@ async def _stopped() -> None:
 async def run_daemon(config: DaemonConfig) -> None:
     """Brings the datapath up, then runs. Raises ConfigError, DatapathError."""
     check(config)
+    set_up_memory()
     local = read_local_file(config)
     with ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
         datapath = await asyncio.get_running_loop().run_in_executor(executor, open_datapath, config)
         logger.info("datapath is there", extra={"instance": config.name, "written": ",".join(datapath.written) or "-"})
-        # Most of what was heard by now stays. To look for garbage among it stands still for seconds in a large mesh.
-        await Daemon(config, local, datapath, executor, reconciled=gc.freeze).run()
+        await Daemon(config, local, datapath, executor, tidied=tidy).run()

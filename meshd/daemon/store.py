@@ -9,8 +9,9 @@ from itertools import islice
 
 from meshd.daemon.allowance import OWN_CLUSTER, Allowance
 from meshd.daemon.watch import Changes
-from wire.codec import BadRecord, Record, Scope, decode
+from wire.codec import BadRecord, Record, Scope, decode, decode_ips
 from wire.keys import Kind
+from wire.records import IP
 
 DETAIL_MAX = 300  # characters
 DETAILED_MAX = 1000  # rejections of a kind and cluster whose story is kept
@@ -74,6 +75,33 @@ class Shelf:
         self.records[name] = record
         return True
 
+    def put_all(
+        self, kind: Kind, puts: Mapping[str, bytes], scope: Scope, now: float, *, bytes_max: int | None = None
+    ) -> list[str]:
+        """The names under which there is another record than before."""
+        ips = self._plain_ips(puts, scope, bytes_max) if kind is Kind.IP else None
+        if ips is None:
+            return [
+                name for name, value in puts.items() if self.put(kind, name, value, scope, now, bytes_max=bytes_max)
+            ]
+        records = self.records
+        changed = [ip.ip for ip in ips if (before := records.get(ip.ip)) is None or before != ip]
+        records.update((ip.ip, ip) for ip in ips)
+        return changed
+
+    def _plain_ips(self, puts: Mapping[str, bytes], scope: Scope, bytes_max: int | None) -> list[IP] | None:
+        """The addresses, and their weight taken over; None if each has to be looked at."""
+        if self.rejected or len(puts) == 1:
+            return None
+        sizes = dict(zip(puts, map(len, puts.values()), strict=True))
+        if bytes_max is not None and self.weight + sum(sizes.values()) > bytes_max:
+            return None
+        ips = decode_ips(puts, scope)
+        if ips is not None and bytes_max is not None:
+            self.weight += sum(sizes.values()) - sum(self.sizes.get(name, 0) for name in puts)
+            self.sizes.update(sizes)
+        return ips
+
     def _weigh(self, name: str, size: int, bytes_max: int) -> None:
         if self.weight + size - self.sizes.get(name, 0) > bytes_max:
             raise BadRecord(OVER_QUOTA, f"{size} bytes more than the {self.weight} there are; {bytes_max} are allowed")
@@ -132,6 +160,8 @@ class Store:
         self, wake: Callable[[], None], *, allowance: Callable[[str], Allowance] = lambda cluster: OWN_CLUSTER
     ) -> None:
         self.clusters: dict[str, ClusterState] = {}
+        self.listed_records = 0
+        """How many records the lists had that were completed until now."""
         self.dirty: dict[tuple[str, Kind], dict[str, None]] = {}
         """Names by cluster and kind, the first one first."""
         self._wake, self._allowance = wake, allowance
@@ -159,17 +189,14 @@ class Store:
         quota = self._allowance(cluster).quotas.get(kind)
         most = quota.bytes if quota else None
         gone = [name for name in changes.deletes if shelf.delete(name)]
-        changed = [
-            name
-            for name, value in changes.puts.items()
-            if shelf.put(kind, name, value, state.scope, now, bytes_max=most)
-        ]
+        changed = shelf.put_all(kind, changes.puts, state.scope, now, bytes_max=most)
         self._mark(cluster, kind, [*gone, *changed])
 
     def listed(self, cluster: str, kind: Kind, *, now: float) -> None:
         """A complete list of this kind has been applied."""
         shelf = self.clusters[cluster].shelf(kind)
         self._mark(cluster, kind, shelf.sweep_rejected())
+        self.listed_records += len(shelf.records)
         if shelf.synced_at is None:
             shelf.synced_at = now
             self._wake()

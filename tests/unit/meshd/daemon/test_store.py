@@ -1,8 +1,12 @@
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from identity.numbering import identity_range
 from meshd.daemon.allowance import Allowance, Quota
-from meshd.daemon.store import Store
+from meshd.daemon.store import Shelf, Store
 from meshd.daemon.watch import Changes
 from tests.support import records
 from wire.codec import Scope
@@ -156,3 +160,37 @@ def test_who_has_few_changes_is_not_kept_waiting_by_who_has_many() -> None:
     assert taken["cluster3", Kind.IP] == {"30.0.0.0"}
     assert len(taken["cluster2", Kind.IP]) == 49
     assert len(store.take(50)["cluster2", Kind.IP]) == 50
+
+
+NAMES = ("20.0.0.1", "20.0.0.2", "fd00::1", "20.0.0.0/24")
+ADDRESSES = NAMES[:3]
+Fields = dict[str, object]
+GOOD: st.SearchStrategy[Fields] = st.fixed_dictionaries(
+    {},
+    optional={
+        "HostIP": st.sampled_from(("", "172.18.2.11", "fd00::9")),
+        "K8sNamespace": st.just("ns"),
+        "K8sServiceAccount": st.just("a"),
+        "K8sPodName": st.just("p"),
+    },
+)
+BAD: st.SearchStrategy[Fields] = st.sampled_from(
+    ({"HostIP": "node"}, {"ID": 65537}, {"Mask": "////AA=="}, {"IP": "FD00::1"}, {"ID": "x"})
+)
+
+
+def values(names: st.SearchStrategy[str], more: st.SearchStrategy[Fields]) -> st.SearchStrategy[dict[str, bytes]]:
+    return st.dictionaries(names, more).map(
+        lambda said: {name: json.dumps({"IP": name, "ID": 131073, **fields}).encode() for name, fields in said.items()}
+    )
+
+
+@given(st.lists(values(st.sampled_from(ADDRESSES), GOOD) | values(st.sampled_from((*NAMES, "::1.2.3.4")), GOOD | BAD)))
+def test_many_addresses_at_once_are_taken_as_one_after_the_other(answers: list[dict[str, bytes]]) -> None:
+    scope = Scope("cluster2", 2, identity_range(2))
+    at_once, one_by_one = Shelf(), Shelf()
+    for puts in answers:
+        changed = at_once.put_all(Kind.IP, puts, scope, 0.0, bytes_max=300)
+        expected = [n for n, value in puts.items() if one_by_one.put(Kind.IP, n, value, scope, 0.0, bytes_max=300)]
+        assert changed == expected
+        assert at_once == one_by_one
