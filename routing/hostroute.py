@@ -56,13 +56,21 @@ def host_route(route: Route, *, source: IPAddress | None) -> HostRoute | None:
     if route.kind is RouteKind.TUNNEL and route.end is not None:
         return HostRoute(route.prefix, route.end.ifindex, source=source, mtu=_tunnel_mtu(route))
     if route.kind is RouteKind.DIRECT and route.hop is not None and not route.learned:
-        return HostRoute(route.prefix, route.hop.ifindex, gateway=route.next_hop, source=source)
+        mtu = _allowed(route.hop.mtu, route) if route.narrow else 0
+        return HostRoute(route.prefix, route.hop.ifindex, gateway=route.next_hop, source=source, mtu=mtu)
     return None
 
 
 def _tunnel_mtu(route: Route) -> int:
-    """The device's, unless that had to be more than fits, which is for IPv6's sake."""
-    if route.end is None or route.endpoint is None or route.prefix.version == 6:
+    """The device's, unless that had to be more than fits, which is for IPv6's sake, or the way carries less."""
+    if route.end is None or route.endpoint is None:
         return 0
     fits = route.end.mtu - OVERHEAD[route.endpoint.version]
-    return fits if 0 < fits < IPV6_LEAST else 0
+    if route.narrow:
+        return _allowed(fits, route)
+    return fits if 0 < fits < IPV6_LEAST and route.prefix.version == 4 else 0
+
+
+def _allowed(mtu: int, route: Route) -> int:
+    """IPv6 knows nothing smaller than its least."""
+    return max(mtu, IPV6_LEAST) if route.prefix.version == 6 else mtu

@@ -98,14 +98,17 @@ class Route:
     end: End | None = None
     learned: bool = False
     """A routing daemon has put it into the kernel."""
+    narrow: bool = False
+    """The way carries less than the device would; `end` and `hop` have what it carries."""
 
 
-def plan_node(node: Node, settings: Settings, surroundings: Surroundings) -> tuple[Route, ...]:
-    """A route for each PodCIDR of a node, as seen from this one.
+def plan_node(node: Node, settings: Settings, surroundings: Surroundings, path: int = 0) -> tuple[Route, ...]:
+    """A route for each PodCIDR of a node, as seen from this one. `path` is what the way to it was found to carry, in
+    bytes of the outer packet; 0: nothing less than the underlay does.
 
     Raises ValueError if a PodCIDR is no prefix (the codec has checked that).
     """
-    return tuple(_plan(node, prefix, settings, surroundings) for prefix in node.pod_cidrs())
+    return tuple(_fitting(_plan(node, prefix, settings, surroundings), path) for prefix in node.pod_cidrs())
 
 
 def needed_tunnel(node: Node, settings: Settings) -> Tunnel | None:
@@ -143,6 +146,15 @@ def _plan(node: Node, prefix: IPNetwork, settings: Settings, surroundings: Surro
         return direct
     tunnel = route(RouteKind.TUNNEL, f"mode {mode}, {direct.reason}")
     return _by_tunnel(node, tunnel, settings, surroundings)
+
+
+def _fitting(route: Route, path: int) -> Route:
+    carrier = route.end or route.hop
+    if not path or carrier is None or carrier.mtu <= path:
+        return route
+    reason = f"{route.reason}; the way carries {path} of {carrier.mtu} bytes"
+    end, hop = route.end and replace(route.end, mtu=path), route.hop and replace(route.hop, mtu=path)
+    return replace(route, reason=reason, end=end, hop=hop, narrow=True)
 
 
 def _by_tunnel(node: Node, route: Route, settings: Settings, surroundings: Surroundings) -> Route:

@@ -108,6 +108,10 @@ class Mesh:
         """What the kernel says of the ways to other nodes."""
         self._wish(self.nodes.surround(surroundings))
 
+    def measured(self, clusters: Set[str]) -> None:
+        """The ways to the nodes of these clusters carry more or less than before."""
+        self._wish(self.nodes.measured(clusters))
+
     def configure(self, settings: Settings) -> None:
         """How the nodes of other clusters shall be reached."""
         self._wish(self.nodes.configure(settings))

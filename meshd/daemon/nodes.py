@@ -2,8 +2,8 @@
 which is given in (routing.plan.Surroundings); the plan of each node is kept for those who show it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -48,6 +48,8 @@ class Nodes:
         self._needs: Needs | None = None
         self.moved: set[str] = set()
         """Nodes that were planned since somebody last cleared it."""
+        self.path_of: Callable[[Node], int] = lambda node: 0
+        """What the way to a node carries, as `plan_node` takes it; say so with `measured` when it changes."""
         self.waiting: set[str] = set()
         """Nodes that the kernel was not asked about yet: nothing is wished for them, what stands for them stays."""
 
@@ -134,6 +136,14 @@ class Nodes:
             wishes |= self._plan(claimant)
         return wishes
 
+    def measured(self, clusters: Set[str]) -> Wishes:
+        """The ways to the nodes of these carry something else."""
+        wishes: Wishes = {}
+        for claimant, node in self._nodes.items():
+            if node.cluster in clusters:
+                wishes |= self._plan(claimant)
+        return wishes
+
     def configure(self, settings: Settings) -> Wishes:
         """Other modes."""
         before, self._settings = self._settings, settings
@@ -166,7 +176,7 @@ class Nodes:
         if node is None:
             self.routes.pop(claimant, None)
         else:
-            self.routes[claimant] = routes = plan_node(node, self._settings, self._surroundings)
+            self.routes[claimant] = routes = plan_node(node, self._settings, self._surroundings, self.path_of(node))
             if self._is_known(node):
                 entries = {address: self._entry(address, node, routes) for address in _addresses(node)}
             else:
@@ -203,6 +213,8 @@ class Nodes:
         if end is None and not node.pod_cidrs():  # pods of a node without PodCIDRs: Cilium's other IPAMs
             found = self._surroundings.ends.get(tunnel) if (tunnel := needed_tunnel(node, self._settings)) else None
             end = None if isinstance(found, str) else found
+            if end is not None and (path := self.path_of(node)):
+                end = replace(end, mtu=min(end.mtu, path))
         return node_entry(
             address,
             cluster_id=node.cluster_id,

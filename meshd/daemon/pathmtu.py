@@ -8,7 +8,7 @@ LEAST = 576
 """What every way carries (RFC 791); IPv6 has more."""
 TRIES = 3
 """So many lost in a row: the size does not pass."""
-AGAIN_S = 60.0
+AGAIN_S = 15.0
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from meshd.daemon.memory import Tidying, tidy
 from meshd.daemon.memory import set_up as set_up_memory
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
+from meshd.daemon.narrow import Narrow
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
 from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
@@ -127,6 +128,8 @@ class Daemon:
                 underlay=config.underlay,
                 mtu=self.ways.underlay_mtu,
             )
+        self._narrow = Narrow(config.underlay, datapath.held.get("md_node", {}))
+        self.mesh.nodes.path_of = self._narrow.path_of
         self.policing = Policing(
             self.store,
             self.members,
@@ -239,6 +242,7 @@ class Daemon:
         self.members.leave(cluster)
         self.mesh.leave(cluster)
         self.vigil.forget(cluster)
+        self._narrow.forget(cluster)
         if self.prober is not None:
             self.prober.forget(cluster)
         self.timeline.note("left", cluster)
@@ -251,7 +255,17 @@ class Daemon:
         while True:
             self.vigil.look([self.local, *self.remotes()], self.prober, time.monotonic())
             self._tidying.look(self.store.listed_records, settled=not self.store.dirty)
+            self._follow_paths()
             await asyncio.sleep(VIGIL_S)
+
+    def _follow_paths(self) -> None:
+        """Packets are made to fit the way to their node."""
+        if self.prober is None or not (underlay := self.ways.underlay_mtu()):
+            return
+        clusters = [remote.cluster for remote in self.remotes()]
+        if moved := self._narrow.look(clusters, self.prober.nodes, underlay, time.monotonic()):
+            self.mesh.measured(moved)
+            self.loop.wake()
 
     async def _probe(self, prober: Prober) -> None:
         """Without probes there is no evidence, but everything else goes on."""

@@ -238,11 +238,6 @@ def _cluster_findings(cluster: Json) -> list[str]:
         found.append(f"{name}: STALE({presence['lost_age_s']:.0f} s): {presence['reason']}")
     if presence["answers"] is False:
         found.append(f"{name}: none of its {presence['probed_nodes']} probed nodes answers through the tunnel")
-    if presence["path_mtu"] and presence["underlay_mtu"] and presence["path_mtu"] < presence["underlay_mtu"]:
-        found.append(
-            f"{name}: the way to its nodes carries packets of {presence['path_mtu']} bytes, this node's underlay "
-            f"{presence['underlay_mtu']}: larger ones are lost; mend the way or lower the underlay device's MTU"
-        )
     if isinstance(heartbeat, float) and heartbeat > HEARTBEAT_MAX_S:
         found.append(f"{name}: last heartbeat {heartbeat:.0f} s ago: its agent may be dead")
     server = cluster["server_certificate"]

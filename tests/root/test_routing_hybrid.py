@@ -5,7 +5,7 @@ kind-clusters/bird/ has.
                        ├── cluster2: node1 172.18.2.11, node2 172.18.2.12      pods 20.0.0.0/24, 20.0.1.0/24
                   eth0 │ 172.18.0.254
                     router
-                  eth1 │ 172.18.3.1
+                  eth1 │ 172.18.3.1      MTU 1400 at first, all others 1500: the router says so to one side only
   br1  172.18.3.0/24 ──┴── cluster3: node1 172.18.3.11, node2 172.18.3.12      pods 40.0.0.0/24, 40.0.1.0/24
 
   br2  cluster1/node1 eth1 ── eth1 cluster2/node1: a link of their own, for one test
@@ -18,7 +18,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,9 @@ from meshd.testbed.layout import BPFFS
 from meshd.testbed.plan import CLUSTERS
 from meshd.testbed.testbed import Testbed
 from meshd.testbed.trust import ensure_certificates, write_peers
-from tests.support.routedbed import answers, asked, from_node, from_pod, nodes, tunnel_packets, until
+from tests.support.capture import capturing, is_fragment
+from tests.support.netns import Namespace
+from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, tunnel_packets, until
 
 pytestmark = pytest.mark.root
 BIRD_CONF = Path(__file__).parents[2] / "kind-clusters" / "bird" / "bird.conf"
@@ -39,6 +41,9 @@ POD2, POD3 = FIRST_PODS["cluster2"], FIRST_PODS["cluster3"]
 DIRECT2, TUNNEL3 = {"cluster2": ("direct", "172.18.2.11")}, {"cluster3": ("tunnel", "172.18.3.11")}
 SERVER_ON_NODE2 = "40.0.1.10"
 TALK_DEADLINE_S = 20.0
+TRANSFER = 2 << 20
+CARRIED = {"cluster1": 1400, "cluster3": 1404}  # a veth takes four bytes more than it sends: a VLAN's
+IP_MTU_DISCOVER, DO, IP_MTU = 10, 2, 14
 ROUTER_PORTS = {"eth0": ("br0", "172.18.0.254/16"), "eth1": ("br1", "172.18.3.1/24")}
 
 
@@ -89,6 +94,7 @@ def put_a_router_before_cluster3(bed: Testbed) -> None:
     netns.ip(commands, namespace=bed.layout.switch)
     for device, (_, address) in ROUTER_PORTS.items():
         netns.ip([f"addr add {address} dev {device}", f"link set {device} up"], namespace=router(bed))
+    netns.ip(["link set eth1 mtu 1400"], namespace=router(bed))
     for namespace, address in hosts(bed, "cluster3").items():
         own = [f"addr add {address}/24 dev eth0", f"addr del {address}/16 dev eth0"]
         via = ["route del default", "route add default via 172.18.3.1"]
@@ -154,6 +160,65 @@ def test_each_pair_goes_by_what_lies_between(bed: Testbed) -> None:
     assert tunnel_packets(bed) - before < 40, "probes only"
     requests(bed, POD3)
     assert tunnel_packets(bed) - before > 60
+
+
+def send(client: socket.socket) -> None:
+    client.sendall(bytes(TRANSFER))
+    client.shutdown(socket.SHUT_WR)
+
+
+def transferred(here: tuple[str, str], there: tuple[str, str]) -> int:
+    """Bytes that arrived of TRANSFER sent from one pod to the other: each its namespace and its address."""
+    with (
+        closing(netns.inside(there[0], partial(socket.create_server, (there[1], 0)))) as server,
+        closing(netns.inside(here[0], socket.socket)) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        client.settimeout(TALK_DEADLINE_S)
+        client.connect(server.getsockname())
+        accepted, _ = server.accept()
+        with closing(accepted):
+            accepted.settimeout(TALK_DEADLINE_S)
+            sent = thread.submit(send, client)
+            arrived = sum(len(data) for data in iter(lambda: accepted.recv(1 << 20), b""))
+            sent.result()
+    return arrived
+
+
+def told_size(namespace: str, address: str) -> int:
+    """What the kernel of a pod has been told of the way when a datagram of 1400 bytes did not fit."""
+    with closing(netns.inside(namespace, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as client:
+        client.connect((address, 9))
+        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
+        with suppress(OSError):  # the first send hears it, or the second
+            client.send(bytes(1372))
+            client.send(bytes(8))
+        return client.getsockopt(socket.IPPROTO_IP, IP_MTU)
+
+
+def test_a_narrow_router_on_the_way_is_no_black_hole(bed: Testbed) -> None:
+    """Both sides find out, and keep to it: TCP by its MSS, the rest by ICMP, the nodes' own packets by their routes."""
+    pods = [(bed.layout.pod(name, "default", "rebel-base-1"), FIRST_PODS[name]) for name in CARRIED]
+    for cluster, other in (("cluster1", "cluster3"), ("cluster3", "cluster1")):
+        found, said = partial(because, bed, cluster), f"the way carries {CARRIED[cluster]} of 1500 bytes"
+        until(lambda f=found, o=other, s=said: s in f().get(o, ""), found)  # type: ignore[misc]
+    assert "carries" not in because(bed, "cluster1")["cluster2"]
+    until(lambda: any("172.18.3.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
+    with capturing(Namespace(bed.layout.switch), "r-eth0") as capture:
+        for here, there, carried in zip(pods, pods[::-1], CARRIED.values(), strict=True):
+            assert transferred(here, there) == TRANSFER
+            assert told_size(here[0], there[1]) == carried - 50
+        assert not [frame for frame in capture.seen() if is_fragment(frame)]
+    own = netns.output(["ip", "route", "show", "40.0.0.0/24"], namespace=bed.layout.node("cluster1", "node1"))
+    assert "mtu 1350" in own
+    assert asked(bed, "cluster1", "node1")["state"] == "ok"
+    netns.ip(["link set eth1 mtu 1500"], namespace=router(bed))
+
+
+def because(bed: Testbed, cluster: str, node: str = "node1") -> dict[str, str]:
+    """The reasons of the ways to the node of the same name of each other cluster, by cluster."""
+    routes = asked(bed, cluster, node, "/v1/plan").get("routes", ())
+    return {r["cluster"]: r["reason"] for r in routes if r["cluster"] != cluster and r["node"] == node}
 
 
 def test_a_link_goes_and_comes_while_connections_live(bed: Testbed) -> None:

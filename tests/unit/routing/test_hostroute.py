@@ -5,9 +5,11 @@ import pytest
 
 from routing.hostroute import HostRoute, host_route, parse_host_route
 from routing.plan import End, Hop, Route, RouteKind
+from wire.records import IPNetwork
 
 PREFIX, US, THEM = ip_network("20.0.0.0/24"), ip_address("172.18.1.11"), ip_address("172.18.2.11")
 HOP = Hop(2, "eth0", 1500, US)
+SIX = ip_network("fd00:20::/64")
 END = End(9, "md_vxlan", 1500)
 
 
@@ -28,6 +30,14 @@ def test_where_less_fits_than_a_device_may_have_the_route_says_it(underlay: int,
     made = host_route(route(RouteKind.TUNNEL, end=end), source=US)
     assert made is not None
     assert made.mtu == mtu
+
+
+@pytest.mark.parametrize(("prefix", "path", "mtus"), [(PREFIX, 1400, [1350, 1400]), (SIX, 1300, [1280, 1300])])
+def test_where_the_way_carries_less_the_route_says_it(prefix: IPNetwork, path: int, mtus: list[int]) -> None:
+    tunnel = route(RouteKind.TUNNEL, end=replace(END, mtu=path), narrow=True)
+    direct = route(RouteKind.DIRECT, hop=replace(HOP, mtu=path), next_hop=THEM, narrow=True)
+    made = [host_route(replace(each, prefix=prefix), source=None) for each in (tunnel, direct)]
+    assert [each.mtu for each in made if each] == mtus
 
 
 @pytest.mark.parametrize("kind", [RouteKind.LOCAL, RouteKind.SAME_CLUSTER, RouteKind.UNREACHABLE])

@@ -207,3 +207,14 @@ def test_a_tunnel_and_its_text() -> None:
     for wrong in ("", "vxlan", "vxlan:", "vxlan:0", "vxlan:65536", "VXLAN:1", "vxlan:8472 ", "gre:1"):
         with pytest.raises(ValueError, match="is not vxlan:PORT"):
             parse_tunnel(wrong)
+
+
+def test_a_way_that_carries_less_than_its_device() -> None:
+    """By tunnel or direct; one that carries more is as it is."""
+    hybrid = replace(HERE, mode=Mode.HYBRID)
+    (tunnel,) = plan_node(REMOTE, HERE, KERNEL, 1400)
+    (direct,) = plan_node(REMOTE, hybrid, KERNEL, 1400)
+    assert tunnel.end == replace(VXLAN, mtu=1400)
+    assert direct.hop == replace(ON_LINK, mtu=1400)
+    assert [route.reason.partition("; ")[2] for route in (tunnel, direct)] == ["the way carries 1400 of 1500 bytes"] * 2
+    assert plan_node(REMOTE, HERE, KERNEL, 9000) == plan_node(REMOTE, HERE, KERNEL)
