@@ -9,6 +9,7 @@ import click
 from datapath.pins import PinsError
 from datapath.uninstall import uninstall as uninstall_datapath
 from meshd.socket import SocketError, get
+from routing.devices import other_owners
 from routing.exports import remove_exports
 from routing.routes import remove_routes
 
@@ -35,7 +36,9 @@ def uninstall(instance: str, bpffs: Path, run_dir: Path, output: str) -> None:
     if _runs(run_dir / instance / "daemon.sock"):
         raise Failed(f"the daemon of {instance} runs: it would bring everything back; stop it first")
     try:
-        removed = {"routes": (*remove_routes(), *remove_exports()), **asdict(uninstall_datapath(bpffs, instance))}
+        others = other_owners(f"meshd:{instance}")  # routes carry no name: they are the instance's that is here
+        routes = () if others else (*remove_routes(), *remove_exports())
+        removed = {"routes": routes, **asdict(uninstall_datapath(bpffs, instance))}
     except PinsError as error:
         raise Failed(str(error)) from error
     except OSError as error:
@@ -45,6 +48,8 @@ def uninstall(instance: str, bpffs: Path, run_dir: Path, output: str) -> None:
         return
     for kind, names in removed.items():
         click.echo(f"{kind}: {', '.join(names) or 'none was there'}")
+    for other in others:
+        click.echo(f"{other} is on this node: what routes are here are its own and stay", err=True)
 
 
 def _runs(socket: Path) -> bool:

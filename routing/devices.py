@@ -58,6 +58,34 @@ def ensure_vxlan(*, alias: str, name: str = "md_vxlan", port: int = DEFAULT_PORT
     return ensure_tunnel(Tunnel(Encapsulation.VXLAN, port), alias=alias, name=name)
 
 
+def check_tunnel(tunnel: Tunnel, *, alias: str, name: str) -> None:
+    """Whether `ensure_tunnel` would find its place free, before anything is done. A node has one instance of meshd.
+
+    Raises DeviceError if another instance is here, the name is somebody else's, or the port another device's.
+    """
+    if others := other_owners(alias):
+        raise DeviceError(
+            f"{others[0]} serves this node, and a node has one instance: stop that one and take it out "
+            f"('meshd uninstall --instance {others[0].partition(':')[2]} …'), or start this one under its name"
+        )
+    with IPRoute() as ipr:
+        if (found := _find(ipr, name)) is not None:
+            _check_owner(found, alias)
+        elif holder := next(_holders(ipr, tunnel.port), ""):
+            raise DeviceError(_held(name, tunnel, _device(holder)))
+
+
+def other_owners(alias: str) -> list[str]:
+    """The aliases (`meshd:<instance>`) of tunnel devices that other instances have here."""
+    with IPRoute() as ipr:
+        found = {
+            str(link.get_attr("IFLA_IFALIAS") or "")
+            for link in ipr.get_links()
+            if str(link.get_attr("IFLA_IFNAME")).startswith(NAMES)
+        }
+    return sorted(owner for owner in found if owner.startswith("meshd:") and owner != alias)
+
+
 def remove_tunnels(*, alias: str, keep: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Our tunnel devices but those to `keep`, by name, go; the names of those that went."""
     removed = []
@@ -77,12 +105,7 @@ def _find(ipr: IPRoute, name: str) -> Any:
 def _adopt(ipr: IPRoute, link: Any, alias: str, tunnel: Tunnel) -> Device | None:
     """Use what is there; None if it was ours with other settings, and is gone now."""
     name = str(link.get_attr("IFLA_IFNAME"))
-    owner = link.get_attr("IFLA_IFALIAS")
-    if owner != alias:
-        raise DeviceError(
-            f"{name} exists with alias {owner!r}, expected {alias!r}: remove it with "
-            f"'ip link del {name}' if nobody uses it, or stop the other instance"
-        )
+    _check_owner(link, alias)
     index = int(link["index"])
     if not _is_collect_metadata(link, tunnel):
         ipr.link("del", index=index)
@@ -92,6 +115,15 @@ def _adopt(ipr: IPRoute, link: Any, alias: str, tunnel: Tunnel) -> Device | None
     if link["state"] != "up":
         _bring_up(ipr, index, name, tunnel)
     return Device(index, name, created=False)
+
+
+def _check_owner(link: Any, alias: str) -> None:
+    name, owner = str(link.get_attr("IFLA_IFNAME")), link.get_attr("IFLA_IFALIAS")
+    if owner != alias:
+        raise DeviceError(
+            f"{name} exists with alias {owner!r}, expected {alias!r}: remove it with "
+            f"'ip link del {name}' if nobody uses it, or stop the other instance"
+        )
 
 
 def _data(link: Any, kind: str) -> Any:
@@ -120,7 +152,7 @@ def _holders(ipr: IPRoute, port: int) -> Iterator[str]:
 
 def _create(ipr: IPRoute, name: str, tunnel: Tunnel, alias: str) -> Device:
     if holder := next(_holders(ipr, tunnel.port), ""):
-        raise DeviceError(_held(name, tunnel, f"the device {holder} ('ip -d link show {holder}')"))
+        raise DeviceError(_held(name, tunnel, _device(holder)))
     try:
         ipr.link("add", ifname=name, **_attributes(tunnel))
     except NetlinkError as error:
@@ -177,6 +209,10 @@ def _ensure_mtu(ipr: IPRoute, device: Device, mtu: int) -> None:
             ipr.link("set", index=device.ifindex, mtu=mtu)
         except NetlinkError as error:
             raise DeviceError(f"{device.name}: the kernel refuses an MTU of {mtu}: {error}") from error
+
+
+def _device(holder: str) -> str:
+    return f"the device {holder} ('ip -d link show {holder}')"
 
 
 def _held(name: str, tunnel: Tunnel, holder: str) -> str:

@@ -25,7 +25,7 @@ from meshd.daemon.survey import Survey, Surveyor
 from meshd.daemon.underlay import netns_cookie, underlay_mtu
 from meshd.daemon.wantedroutes import BOTH
 from meshd.reconcile.target import TargetError
-from routing.devices import DeviceError, ensure_tunnel
+from routing.devices import DeviceError, check_tunnel, ensure_tunnel
 from routing.exports import Exports
 from routing.routes import HostRoutes, RouteError
 from routing.tunnel import BadTunnel, parse_tunnel
@@ -77,6 +77,7 @@ def open_datapath(config: DaemonConfig) -> Datapath:
 def _open(config: DaemonConfig) -> Datapath:
     mtu = underlay_mtu(config.device)
     own, alias = parse_tunnel(config.tunnel), f"meshd:{config.name}"
+    check_tunnel(own, alias=alias, name=own.own_device)
     sizes = config.map_sizes, config.maglev_size
     loaded = ensure_loaded(LoadSettings(config.bpffs, config.name, config.cgroup, *sizes, config.attachment))
     device = ensure_tunnel(own, alias=alias, name=own.own_device, mtu=inner_mtu(mtu, config.underlay))

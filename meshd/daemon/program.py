@@ -46,6 +46,7 @@ from meshd.daemon.ways import Ways
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
 from meshd.reconcile.target import Item
+from meshd.single import alone
 from routing.plan import Settings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 
@@ -366,7 +367,7 @@ async def run_daemon(config: DaemonConfig) -> None:
     check(config)
     set_up_memory()
     local = read_local_file(config)
-    with ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
+    with alone(config.socket.with_suffix(".lock")), ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
         datapath = await asyncio.get_running_loop().run_in_executor(executor, open_datapath, config)
         logger.info("datapath is there", extra={"instance": config.name, "written": ",".join(datapath.written) or "-"})
         await Daemon(config, local, datapath, executor, tidied=tidy).run()

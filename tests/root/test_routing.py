@@ -7,6 +7,7 @@ switch ── br0 172.18.0.1
 """
 
 import json
+import re
 import secrets
 import subprocess
 import sys
@@ -169,31 +170,6 @@ def test_somebody_elses_route_for_a_remote_prefix_does_not_take_it_away(bed: Tes
     until(lambda: "dev md_vxlan" in way() and "table 109" not in way(), way)
 
 
-def test_a_narrow_place_on_the_way_is_found_shown_and_kept_to(bed: Testbed) -> None:
-    """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing."""
-    paths = ("cluster1", "node1"), "cluster2"
-
-    def presence() -> dict[str, object]:
-        clusters = asked(bed, *paths[0]).get("clusters", ())
-        return next((c["presence"] for c in clusters if c["cluster"] == paths[1]), {})
-
-    until(lambda: presence().get("path_mtu") == 1500, presence)
-    netns.ip(["link set c2-node1 mtu 1400"], namespace=bed.layout.switch)
-    try:
-        bed.kill_part("cluster1/daemon-node1")
-        bed.start_parts([bed.part("cluster1/daemon-node1")])
-        until(lambda: presence().get("path_mtu") == 1400, presence)
-        until(lambda: any("172.18.2.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
-        assert any("172.18.2.12" in line and "tunnel_mtu=1450" in line for line in held(bed, "md_node"))
-        words = [sys.executable, "-m", "meshd", "node", "list", "--run-dir", str(bed.layout.run), "-o", "json"]
-        words.append(f"--instance={bed.layout.instance(*paths[0])}")
-        shown = subprocess.run(words, capture_output=True, check=False)
-        found = {row["name"]: row["path_mtu"] for row in json.loads(shown.stdout) if row["cluster"] == "cluster2"}
-        assert found == {"node1": 1400, "node2": 1500}
-    finally:
-        netns.ip(["link set c2-node1 mtu 1500"], namespace=bed.layout.switch)
-
-
 def test_plan_and_status_say_the_way_and_why(bed: Testbed) -> None:
     argv = [sys.executable, "-m", "meshd", "plan", "--run-dir", str(bed.layout.run), "cluster2", "-o", "json"]
     result = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -235,6 +211,62 @@ def snapshot(bed: Testbed, cluster: str, node: str) -> dict[str, str]:
             filters = ["tc", "filter", "show", "dev", device, side]
             shown[f"{device} {side}"] = netns.output(filters, namespace=namespace)
     return shown
+
+
+def test_a_narrow_place_on_the_way_is_found_shown_and_kept_to(bed: Testbed) -> None:
+    """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing."""
+    paths = ("cluster1", "node1"), "cluster2"
+
+    def presence() -> dict[str, object]:
+        clusters = asked(bed, *paths[0]).get("clusters", ())
+        return next((c["presence"] for c in clusters if c["cluster"] == paths[1]), {})
+
+    until(lambda: presence().get("path_mtu") == 1500, presence)
+    netns.ip(["link set c2-node1 mtu 1400"], namespace=bed.layout.switch)
+    try:
+        bed.kill_part("cluster1/daemon-node1")
+        bed.start_parts([bed.part("cluster1/daemon-node1")])
+        until(lambda: presence().get("path_mtu") == 1400, presence)
+        until(lambda: any("172.18.2.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
+        assert any("172.18.2.12" in line and "tunnel_mtu=1450" in line for line in held(bed, "md_node"))
+        words = [sys.executable, "-m", "meshd", "node", "list", "--run-dir", str(bed.layout.run), "-o", "json"]
+        words.append(f"--instance={bed.layout.instance(*paths[0])}")
+        shown = subprocess.run(words, capture_output=True, check=False)
+        found = {row["name"]: row["path_mtu"] for row in json.loads(shown.stdout) if row["cluster"] == "cluster2"}
+        assert found == {"node1": 1400, "node2": 1500}
+    finally:
+        netns.ip(["link set c2-node1 mtu 1500"], namespace=bed.layout.switch)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ([], r"daemon.lock is held by process \d+: stop that one first"),
+        (["--instance=other"], r"meshd:\S*cluster1-node2 serves this node, and a node has one instance: stop that one"),
+        (["--instance=other", "--tunnel=vxlan:4790"], "serves this node"),
+    ],
+)
+def test_a_second_daemon_on_a_node_is_refused_and_touches_nothing(bed: Testbed, flags: list[str], why: str) -> None:
+    before = snapshot(bed, "cluster1", "node2")
+    running = bed.part("cluster1/daemon-node2")
+    done = subprocess.run(
+        [*running.argv, *flags], capture_output=True, text=True, check=False, preexec_fn=running.place.enter
+    )
+    assert done.returncode in (2, 3)
+    assert re.search(why, done.stderr), done.stderr
+    assert snapshot(bed, "cluster1", "node2") == before
+    assert not (BPFFS / "meshd" / "other").exists()
+    assert asked(bed, "cluster1", "node2").get("state") == "ok"
+
+
+def test_uninstall_by_a_wrong_name_leaves_the_one_that_is_there(bed: Testbed) -> None:
+    before = snapshot(bed, "cluster1", "node2")
+    argv = [sys.executable, "-m", "meshd", "uninstall", "--instance=other", f"--bpffs={BPFFS}"]
+    place = bed.part("cluster1/daemon-node2").place
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=place.enter)
+    assert done.returncode == 0
+    assert "cluster1-node2 is on this node" in done.stderr
+    assert snapshot(bed, "cluster1", "node2") == before
 
 
 def test_uninstall_leaves_nothing_of_ours_and_all_of_the_others(bed: Testbed) -> None:
