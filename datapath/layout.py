@@ -32,6 +32,7 @@ from datapath.words import mac, u8, u16, u32, u64, v4, v6
 
 LAYOUT_VERSION = 1
 IDENTITY_BITS = 24
+KNOWN_BITS4, KNOWN_BITS6 = 1 << 24, 1 << 16
 
 
 class Family(IntEnum):
@@ -101,6 +102,10 @@ class CidrKey(ctypes.Structure):
     _fields_ = (("prefixlen", u32), ("family", u8), ("pad", u8 * 3), ("word", v6))
 
 
+class Known(ctypes.Structure):
+    _fields_ = (("bits", u8 * 8),)
+
+
 class Peer(ctypes.Structure):
     _fields_ = (("identity", u32), ("flags", u32), ("tunnel", v6))
 
@@ -139,6 +144,7 @@ STRUCTS: Mapping[str, type[ctypes.Structure]] = MappingProxyType(
     {
         "addr_key": AddrKey,
         "cidr_key": CidrKey,
+        "known": Known,
         "peer": Peer,
         "node": Node,
         "reply_key": ReplyKey,
@@ -208,6 +214,7 @@ MAGLEV_PATTERN = "md_maglev_in"
 
 MAPS: Mapping[str, MapSpec] = MappingProxyType(
     {
+        "md_known": MapSpec(MapType.ARRAY, u32, Known, (KNOWN_BITS4 + KNOWN_BITS6) // 64),
         "md_ipcache": MapSpec(MapType.HASH, AddrKey, Peer, 524_288),
         "md_cidrs": MapSpec(MapType.LPM_TRIE, CidrKey, Peer, 65_536),
         "md_node": MapSpec(MapType.HASH, AddrKey, Node, 131_072),

@@ -14,6 +14,8 @@ from typing import Self
 
 from datapath import bpf
 from datapath.batch import Batch, dump_map
+from datapath.known import known_bits
+from datapath.knownmap import KnownMap
 from datapath.layout import MAPS, Counter, DropReason, MapType
 from datapath.tables import create_table, encode_descriptors, read_table
 
@@ -46,6 +48,7 @@ class Maps:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._fds: dict[str, int] = {}
+        self._known: KnownMap | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -62,16 +65,31 @@ class Maps:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+        if self._known:
+            self._known.close()
+            self._known = None
 
     def upsert(self, map: str, items: Mapping[bytes, bytes]) -> None:
         """Write `items` in their order. Raises MapFull after writing what fits, MapError at anything else.
 
         The values of md_maglev are whole tables.
         """
+        self._mark(map, items)
         if MAPS[map].kind is MapType.HASH_OF_MAPS:
             self._upsert_tables(map, items)
         else:
             self._upsert(map, items)
+
+    def _mark(self, map: str, items: Mapping[bytes, bytes]) -> None:
+        """The programs ask md_known first: nothing is written of whose network it does not say "perhaps"."""
+        bits = known_bits(map, items.keys(), items.values())
+        if not len(bits):
+            return
+        try:
+            self._known = self._known or KnownMap(self._fd("md_known"))
+        except (OSError, ValueError) as error:
+            raise MapError("md_known", "map", getattr(error, "errno", None) or errno.EINVAL) from error
+        self._known.mark(bits)
 
     def _upsert_tables(self, map: str, items: Mapping[bytes, bytes]) -> None:
         """In portions, as each table is an open descriptor until it is in its place."""

@@ -40,6 +40,16 @@ struct cidr_key {
 };
 _Static_assert(sizeof(struct cidr_key) == 24, "cidr_key");
 
+/* Bits of md_known: one for each /24 of IPv4, then one for each hash of an IPv6 /64. */
+#define KNOWN_BITS4 (1 << 24)
+#define KNOWN_BITS6 (1 << 16)
+
+/* Value of md_known: 64 bits of all, in their order. */
+struct known {
+	__u8 bits[8];
+};
+_Static_assert(sizeof(struct known) == 8, "known");
+
 enum peer_flag {
 	PEER_REMOTE = 1,  /* belongs to another cluster */
 	PEER_TUNNEL4 = 2, /* tunnel[0] is the tunnel endpoint's IPv4 address */

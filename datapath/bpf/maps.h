@@ -6,6 +6,8 @@
 #include "layout.h"
 #include "drop.h"
 
+/* 0, 1, ... -> 64 bits each: the networks that any entry of the maps below is in; known.h. Read and written as memory. */
+BPF_TABLE_PINNED("array", __u32, struct known, md_known, MD_KNOWN_SIZE, MD_PINS "/md_known", BPF_F_MMAPABLE);
 /* address -> peer: pods and nodes; asked first, a hash is four times as fast as a trie */
 BPF_TABLE_PINNED("hash", struct addr_key, struct peer, md_ipcache, MD_IPCACHE_SIZE, MD_PINS "/md_ipcache", BPF_F_NO_PREALLOC);
 /* CIDR -> peer: the fallback */

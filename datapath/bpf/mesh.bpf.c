@@ -3,8 +3,9 @@
  *   pod A ── connect() ── socket hooks (socket_lb.h): frontend -> backend
  *     │
  *   veth ingress: from_pod
+ *     │  anything known of the destination's network (known.h)?  no ──> TC_ACT_UNSPEC: the packet is the CNI's
  *     │  destination still a frontend? it becomes a backend (service_ct.h)
- *     │  destination remote?  no ──> TC_ACT_UNSPEC: the packet is the CNI's
+ *     │  destination remote?  no ──> the CNI's
  *     │  source = endpoint of this interface?  no ──> drop
  *     │  destination's cluster withdrawn?  yes ──> drop, ICMP
  *     │  clamp MSS, TTL - 1, what does md_node say of the destination's node?
@@ -29,6 +30,7 @@
 
 #include "parse.h"
 #include "maps.h"
+#include "known.h"
 #include "count.h"
 #include "lookup.h"
 #include "mss.h"
@@ -121,8 +123,7 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 	return carry(skb, way, node, peer, p->source.family, source->identity);
 }
 
-/* tc ingress of the host side of a pod's veth. */
-int from_pod(struct __sk_buff *skb)
+static __always_inline int judged_from_pod(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct way way = {};
@@ -134,6 +135,12 @@ int from_pod(struct __sk_buff *skb)
 	if (verdict == DROPPED + DROP_TOO_BIG)
 		return answer_too_big(skb, &p, way.mtu);
 	return verdict == DROPPED + DROP_PEER_WITHDRAWN ? answer_withdrawn(skb, &p) : TC_ACT_SHOT;
+}
+
+/* tc ingress of the host side of a pod's veth. */
+int from_pod(struct __sk_buff *skb)
+{
+	return may_concern(skb, false) ? judged_from_pod(skb) : TC_ACT_UNSPEC;
 }
 
 static __always_inline int send_from_node(struct __sk_buff *skb)
@@ -201,18 +208,24 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, stru
 	verdict = endpoint->flags & ENDPOINT_POLICED ? police_delivery(skb, p, endpoint) : TC_ACT_UNSPEC;
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
-	to_frontend(skb, p);
+	if (in_use(USED_NAT))
+		to_frontend(skb, p);
 	return hand_over(skb, endpoint);
 }
 
-/* tc egress of the host side of a pod's veth: what the stack delivers. */
-int to_pod(struct __sk_buff *skb)
+static __always_inline int answer_to_pod(struct __sk_buff *skb)
 {
 	struct packet p = {};
 
 	if (parse(skb, &p))
 		to_frontend(skb, &p);
 	return TC_ACT_UNSPEC;
+}
+
+/* tc egress of the host side of a pod's veth: what the stack delivers. */
+int to_pod(struct __sk_buff *skb)
+{
+	return in_use(USED_NAT) && may_concern(skb, true) ? answer_to_pod(skb) : TC_ACT_UNSPEC;
 }
 
 /* This cluster's pods without an interface of their own (yet) and this node itself are the stack's to reach. */
@@ -292,5 +305,5 @@ static __always_inline int receive_from_network(struct __sk_buff *skb)
 /* tc ingress of the underlay device: what comes without encapsulation. */
 int from_network(struct __sk_buff *skb)
 {
-	return told(skb, DIRECTION_INGRESS, receive_from_network(skb));
+	return may_concern(skb, true) ? told(skb, DIRECTION_INGRESS, receive_from_network(skb)) : TC_ACT_UNSPEC;
 }

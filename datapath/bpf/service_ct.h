@@ -330,14 +330,14 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	return true;
 }
 
-/* A backend's answer to a pod comes from the frontend, and *p says so. */
+/* A backend's answer to a pod comes from the frontend, and *p says so. Asked only where USED_NAT is in use. */
 static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
 {
 	struct nat_key key = {};
 	struct ports ports;
 	struct nat *known, frontend = {};
 
-	if (!in_use(USED_NAT) || !load_ports(skb, p, &ports))
+	if (!load_ports(skb, p, &ports))
 		return;
 	nat_key_of(p, &ports, NAT_REPLY, &key);
 	known = md_nat.lookup(&key);

@@ -7,7 +7,7 @@ of the mesh what was won before: say in the change what it buys (docs/adr/0018-a
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -18,6 +18,7 @@ from datapath.policylayout import Ct, Ct4Key, Iface
 from datapath.words import v4
 from tests.support.bytecode import compiled
 from tests.support.ebpf import Code
+from tests.support.known import marked
 from tests.support.netns import machine
 from tests.support.testrun import frame
 
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.root
 
 HERE, THERE = IPv4Address("172.18.1.11"), IPv4Address("172.18.2.11")
 OURS, LOCAL, THEIRS, WORLD = (IPv4Address(text) for text in ("10.0.0.1", "10.0.0.2", "20.0.0.1", "192.0.2.1"))
+NEIGHBOUR = IPv4Address("20.0.0.77")  # of theirs: nobody has heard of it
+OURS6, WORLD6 = IPv6Address("fd00:10:1::1"), IPv6Address("2001:db8::1")
 POD, TUNNEL, UNDERLAY = 7, 5, 2
 IDENTITY, THEIR_IDENTITY = 0x010101, 0x020202
 PASS, SENT = -1, 7
@@ -55,6 +58,7 @@ MESH = (
     entries.ipcache_entry(THEIRS, identity=THEIR_IDENTITY, tunnel=THERE, remote=True),
     endpoint(),
 )
+USED = Entry("md_used", bytes(4), (1).to_bytes(4, "little"))  # USED_NAT
 DIRECT = entries.node_entry(THERE, cluster_id=2, remote=True, direct4=Direct(UNDERLAY, THERE, 1500))
 
 
@@ -78,8 +82,8 @@ POLICED = (
 @dataclass(frozen=True)
 class Case:
     program: str
-    source: IPv4Address
-    destination: IPv4Address
+    source: IPv4Address | IPv6Address
+    destination: IPv4Address | IPv6Address
     lookups: str
     helpers: dict[str, int]
     instructions: int
@@ -93,10 +97,10 @@ class Case:
 
 CASES = {
     "to a known pod by the tunnel": Case(
-        "from_pod", OURS, THEIRS, "md_ipcache md_used md_endpoint md_node", ENCAP, 260
+        "from_pod", OURS, THEIRS, "md_known md_ipcache md_used md_endpoint md_node", ENCAP, 290
     ),
     "a datagram to a known pod by the tunnel": Case(
-        "from_pod", OURS, THEIRS, "md_ipcache md_used md_endpoint md_node", ENCAP, 250, protocol="UDP"
+        "from_pod", OURS, THEIRS, "md_known md_ipcache md_used md_endpoint md_node", ENCAP, 280, protocol="UDP"
     ),
     "the same at the tunnel device": Case(
         "to_tunnel", OURS, THEIRS, "", {}, 25, PASS, marks=(0, KEYED), ifindex=TUNNEL
@@ -105,9 +109,9 @@ CASES = {
         "from_pod",
         OURS,
         THEIRS,
-        "md_ipcache md_used md_endpoint md_node",
+        "md_known md_ipcache md_used md_endpoint md_node",
         {"skb_store_bytes": 1, "redirect_neigh": 1},
-        230,
+        260,
         more=(DIRECT,),
     ),
     "from the tunnel to a pod": Case(
@@ -123,25 +127,20 @@ CASES = {
         "from_network",
         THEIRS,
         OURS,
-        "md_endpoint md_ipcache md_used",
+        "md_known md_endpoint md_ipcache md_used",
         {**DELIVERY, "skb_store_bytes": 2},
-        165,
+        190,
         ifindex=UNDERLAY,
     ),
-    "not ours, on the underlay device": Case(
-        "from_network", WORLD, HERE, "md_endpoint", {}, 60, PASS, ifindex=UNDERLAY
+    "not ours, on the underlay device": Case("from_network", WORLD, HERE, "md_known", {}, 35, PASS, ifindex=UNDERLAY),
+    "not ours, to a pod of this cluster": Case("from_pod", OURS, LOCAL, "md_known", {}, 35, PASS),
+    "not ours, to the world": Case("from_pod", OURS, WORLD, "md_known", {}, 35, PASS),
+    "not ours, IPv6": Case("from_pod", OURS6, WORLD6, "md_known", {}, 40, PASS),
+    "not ours, in a network that the mesh knows": Case(
+        "from_pod", OURS, NEIGHBOUR, "md_known md_ipcache md_svc4 md_used md_cidrs md_used", {}, 210, PASS
     ),
-    "not ours, to a pod of this cluster": Case("from_pod", OURS, LOCAL, "md_ipcache md_used", {}, 100, PASS),
-    "not ours, to the world": Case(
-        "from_pod",
-        OURS,
-        WORLD,
-        "md_ipcache md_svc4 md_used md_cidrs md_used",
-        {},
-        175,
-        PASS,
-    ),
-    "not ours, delivered by the stack": Case("to_pod", WORLD, OURS, "md_used", {}, 65, PASS),
+    "not ours, delivered by the stack": Case("to_pod", WORLD, OURS, "md_used", {}, 12, PASS),
+    "the same where flows were translated": Case("to_pod", WORLD, OURS, "md_used md_known", {}, 42, PASS, more=(USED,)),
     "tracked, at the sender's policy": Case(
         "policy_out",
         OURS,
@@ -168,7 +167,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_packet_costs_no_more_than_it_did(programs: dict[str, Code], name: str) -> None:
     case = CASES[name]
-    held: dict[str, dict[bytes, bytes]] = {}
+    held: dict[str, dict[bytes, bytes]] = {"md_known": marked((*MESH, *case.more))}
     for entry in (*MESH, *case.more):
         held.setdefault(entry.map, {})[entry.key] = entry.value
     packet = frame(case.source, case.destination, case.protocol, case.ports[1], source_port=case.ports[0], flags=ACK)

@@ -41,6 +41,7 @@ def _constants() -> dict[str, int]:
     constants |= {f"CLIENT_{kind.name}": int(kind) for kind in servicelayout.ClientKind}
     constants |= {f"NAT_{direction.name}": int(direction) for direction in servicelayout.NatDirection}
     constants |= {f"NODE_{flag.name}": int(flag) for flag in layout.NodeFlag}
+    constants |= {"KNOWN_BITS4": layout.KNOWN_BITS4, "KNOWN_BITS6": layout.KNOWN_BITS6}
     constants["DROP_REASONS"] = len(layout.DropReason)
     for reason in layout.DropReason:
         name = reason.name
