@@ -2,14 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from itertools import pairwise
 
+from datapath.layout import MAPS
 from meshd.daemon.firstlook import Heard
+from meshd.daemon.netevents import Networks
 from routing.tunnel import BadTunnel, tunnel_of
+from wire.keys import Kind
 from wire.records import IPNetwork, Node
 
 SHOWN = 10
 """Of one sort, for each pair of clusters."""
+HEARTBEAT_MAX_S, AHEAD_MAX_S = 120.0, 5.0
+CERTIFICATE_MIN_DAYS = 14
+FULL = 0.9
+"""Share of a map from which on there is little room."""
 BELIEVED = "a cluster believes itself, the others believe the lower cluster ID"
 Claim = tuple[IPNetwork, str, str]
 """A PodCIDR, its cluster and node."""
@@ -19,7 +27,8 @@ def findings(clusters: Sequence[Heard]) -> list[str]:
     """A sentence for each thing that would not work, with what would be believed. The first cluster is this one."""
     found = [f"{heard.cluster}: {heard.problem}" for heard in clusters if heard.problem]
     known = [heard for heard in clusters if heard.config is not None]
-    return [*found, *_ids(known), *_prefixes(known), *_addresses(known), *_tunnels(known)]
+    between = [*_ids(known), *_prefixes(known), *_addresses(known), *_frontends(known), *_tunnels(known)]
+    return [*found, *between, *_clocks(known), *_certificates(known), *_room(known)]
 
 
 def _ids(clusters: Sequence[Heard]) -> Iterator[str]:
@@ -74,6 +83,58 @@ def _addresses(clusters: Sequence[Heard]) -> Iterator[str]:
     for (address, one), (same, other) in pairwise(claims):
         if address == same and one != other:
             yield f"node address {address} is said by {one} and by {other}"
+
+
+def _frontends(clusters: Sequence[Heard]) -> Iterator[str]:
+    """A pod behind an address that is a ClusterIP elsewhere is not reached from there."""
+    cidrs = [(heard.cluster, prefix) for heard in clusters for node in heard.nodes for prefix in node.pod_cidrs()]
+    everywhere = Networks.of(prefix for _, prefix in cidrs)
+    for heard in clusters:
+        inside = [(address, name) for address, name in sorted(heard.frontends.items()) if _is_in(address, everywhere)]
+        for address, name in inside[:SHOWN]:
+            owner, prefix = next((owner, prefix) for owner, prefix in cidrs if ip_address(address) in prefix)
+            yield (
+                f"ClusterIP {address} of {heard.cluster}'s {name} lies in PodCIDR {prefix} of {owner}: "
+                "a pod with that address is not reached from there; give the services another range"
+            )
+        if len(inside) > SHOWN:
+            yield f"and {len(inside) - SHOWN} more ClusterIPs of {heard.cluster} lie in PodCIDRs"
+
+
+def _is_in(address: str, networks: Networks) -> bool:
+    try:
+        return ip_address(address) in networks
+    except ValueError:
+        return False
+
+
+def _clocks(clusters: Sequence[Heard]) -> Iterator[str]:
+    for heard in clusters:
+        age = heard.heartbeat_age_s
+        if age is None:
+            yield f"{heard.cluster}: no heartbeat that can be read: does its agent run?"
+        elif age < -AHEAD_MAX_S:
+            yield f"{heard.cluster}: its clock is {-age:.0f} s ahead of this machine's: set both by NTP"
+        elif age > HEARTBEAT_MAX_S:
+            yield f"{heard.cluster}: its last heartbeat is {age:.0f} s old: its agent is dead, or its clock behind"
+
+
+def _certificates(clusters: Sequence[Heard]) -> Iterator[str]:
+    for heard in clusters:
+        if heard.certificate is not None and heard.certificate.days_left() < CERTIFICATE_MIN_DAYS:
+            yield f"{heard.cluster}: its server's certificate ends in {heard.certificate.days_left()} days"
+
+
+def _room(clusters: Sequence[Heard]) -> Iterator[str]:
+    """Of the maps that hold what all clusters say, in the size that they have where nobody says otherwise."""
+    needed = {
+        "md_ipcache": sum(heard.counts.get(Kind.IP, 0) for heard in clusters),
+        "md_node": sum(len(node.addresses or ()) for heard in clusters for node in heard.nodes),
+        "md_cidrs": sum(len(node.pod_cidrs()) for heard in clusters for node in heard.nodes),
+    }
+    for name, count in needed.items():
+        if count > FULL * MAPS[name].size:
+            yield f"{name} has room for {MAPS[name].size}, all together need {count}: give the daemons more (map_sizes)"
 
 
 def _tunnels(clusters: Sequence[Heard]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """`meshd explain`: why something is as it is, from the daemon that decided it."""
 
 import json
-import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.socket import SocketError, get
 from meshd.status import EXIT_OF, WIDTH, age_text, daemon_sockets
 
@@ -42,7 +42,7 @@ def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, 
     if output == "json":
         click.echo(json.dumps(answers, indent=2))
     else:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        console = standard_console(WIDTH)
         for answer in answers:
             show(answer, console)
     for error in errors:

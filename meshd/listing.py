@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.explain import ask
 from meshd.status import EXIT_OF, WIDTH_VERBOSE
 
@@ -107,7 +107,7 @@ def _show(
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
     elif answers:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH_VERBOSE)
+        console = standard_console(WIDTH_VERBOSE)
         table = Table(box=None, padding=(0, 2, 0, 0))
         for heading in headings:
             table.add_column(heading, overflow="fold")

@@ -1,7 +1,6 @@
 """`meshd plan`: how this machine's daemons reach the nodes of all clusters, and why so."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.socket import SocketError, get
 from meshd.status import daemon_sockets
 
@@ -63,7 +63,7 @@ def plan(
     if output == "json":
         click.echo(json.dumps(found, indent=2))
     else:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        console = standard_console(WIDTH)
         for entry in found:
             show(entry, console)
     for peer in unknown:

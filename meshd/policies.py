@@ -1,7 +1,6 @@
 """`meshd policy`: which policies there are, and what becomes of a packet, from the daemons that decide it."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.explain import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.status import EXIT_OF, WIDTH
 
@@ -141,7 +141,7 @@ def party_text(party: dict[str, Any]) -> str:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return standard_console(WIDTH)
 
 
 def _finish(ctx: click.Context, answers: list[Any], errors: list[str], *, degraded: bool) -> None:

@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from meshd.compatibility import findings
 from meshd.config import ConfigError
+from meshd.console import standard_console
 from meshd.daemon.clustermesh import scan_folder
 from meshd.daemon.firstlook import Heard, look
 from meshd.daemon.remotefile import BadRemoteFile, RemoteFile, parse_remote_file
@@ -19,6 +18,7 @@ from meshd.status import EXIT_OF
 from routing.lookup import Lookup
 from routing.plan import Hop
 from routing.tunnel import BadTunnel, tunnel_of
+from wire.keys import Kind
 from wire.records import IPAddress, Node
 
 WIDTH = 140
@@ -71,11 +71,16 @@ def _row(heard: Heard, hops: dict[IPAddress, Hop | None]) -> dict[str, object]:
         "id": heard.config.id if heard.config else None,
         "nodes": len(heard.nodes),
         "pod_cidrs": sum(len(node.pod_cidrs()) for node in heard.nodes),
+        "services": heard.counts.get(Kind.SERVICE),
+        "ips": heard.counts.get(Kind.IP),
         "tunnels": sorted({_tunnel(node) for node in heard.nodes}),
         "on_link": sum(hop is not None and hop.gateway is None for hop in ways),
         "behind_a_gateway": sum(hop is not None and hop.gateway is not None for hop in ways),
         "no_route": sum(hop is None for hop in ways),
         "mtu": min((hop.mtu for hop in ways if hop is not None), default=None),
+        "heartbeat": None if heard.heartbeat_age_s is None else f"{heard.heartbeat_age_s:.0f}s",
+        "etcd": heard.etcd or None,
+        "cert": None if heard.certificate is None else f"{heard.certificate.days_left()}d",
     }
 
 
@@ -87,7 +92,7 @@ def _tunnel(node: Node) -> str:
 
 
 def _show(clusters: Sequence[Heard], hops: dict[IPAddress, Hop | None], found: Sequence[str]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = standard_console(WIDTH)
     for finding in found:
         console.print(f"  ! {finding}", highlight=False, markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -1,13 +1,12 @@
 """`meshd service`: the global services of this cluster, as the daemons of this machine see them."""
 
 import json
-import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.explain import ask
 from meshd.listing import diff_option, show_diff
 from meshd.status import EXIT_OF, WIDTH
@@ -38,7 +37,7 @@ def list_services(ctx: click.Context, run_dir: Path, instance: str | None, outpu
     if output == "json":
         click.echo(json.dumps(services, indent=2))
     elif answers:
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(_table(services))
+        standard_console(WIDTH).print(_table(services))
     for error in errors:
         click.echo(error, err=True)
     if errors or not answers:

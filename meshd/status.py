@@ -1,7 +1,6 @@
 """`meshd status`: what the daemons on this machine say of themselves, the worst first; then agents and proxies."""
 
 import json
-import sys
 import textwrap
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.console import standard_console
 from meshd.controlplane import Summary, read_all
 from meshd.socket import SocketError, get
 
@@ -57,7 +57,7 @@ def status(
     elif not found and not others:
         click.echo(f"nobody answers in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
     else:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH_VERBOSE if verbose else WIDTH)
+        console = standard_console(WIDTH_VERBOSE if verbose else WIDTH)
         for entry in found:
             show(entry, console, verbose=verbose)
         for summary in others:

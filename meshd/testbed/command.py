@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from certs.names import CertsError
-from meshd.testbed import check, layout, process
+from meshd.console import standard_console
+from meshd.testbed import check, layout, netns, process
 from meshd.testbed.cgroup import CgroupError
 from meshd.testbed.demo.story import run_demo
 from meshd.testbed.netns import NetworkError
@@ -23,6 +24,7 @@ from meshd.testbed.objects import is_ready, read_manifest
 from meshd.testbed.process import StartError
 from meshd.testbed.testbed import DEFAULT_CLUSTERS, Testbed
 
+WIDTH = 140  # columns where there is no terminal
 EXIT_FAILED, EXIT_BROKEN, EXIT_USAGE = 1, 2, 3
 EXIT_NO_PROGRAM = 127  # as shells say it
 Function = Callable[..., Any]
@@ -113,8 +115,13 @@ def down(tag: str, every: bool, here: bool) -> None:
         for bed in beds:
             if here and not bed.runs(sys.executable):
                 continue
+            stood = bed.layout.state.exists() or bool(netns.names(bed.layout.prefix))
             bed.down()
-            click.echo(f"testbed {bed.layout.tag} is gone")
+            if stood:
+                click.echo(f"testbed {bed.layout.tag} is gone")
+            else:
+                standing = ", ".join(one.tag for one in layout.standing()) or "none"
+                click.echo(f"there was no testbed {bed.layout.tag!r}; there are: {standing}", err=True)
 
 
 @testbed.command()
@@ -170,7 +177,7 @@ def _print_rows(title: str, rows: list[dict[str, str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row.values())
-    Console().print(table)
+    standard_console(WIDTH).print(table)
 
 
 @testbed.command("exec", context_settings={"ignore_unknown_options": True})

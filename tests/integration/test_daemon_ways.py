@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +14,7 @@ from meshd.plan import plan
 from tests.support import records
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
+from wire.keys import HEARTBEAT
 
 pytestmark = pytest.mark.etcd
 
@@ -47,16 +50,25 @@ async def test_before_connecting_the_folder_is_enough(scene: Scene) -> None:
 
     async with scene.daemon() as daemon:  # by then both proxies are there
         await until(lambda: not daemon.readiness.missing)
+    for cluster in (scene.one, scene.two):
+        cluster.etcd.put_all({HEARTBEAT: datetime.now(UTC).isoformat(timespec="seconds")})
     code, shown = await ask()
     assert (code, shown["findings"]) == (0, [])
+    two = shown["clusters"][1]
+    assert (two["services"], two["ips"], two["etcd"]) == (1, 1, shown["clusters"][0]["etcd"])
+    assert re.fullmatch(r"3\.\d+\.\d+", str(two["etcd"]))
+    assert (re.fullmatch(r"-?\ds", str(two["heartbeat"])), two["cert"]) != (None, None)
     assert [(c["cluster"], c["id"], c["nodes"], c["tunnels"]) for c in shown["clusters"]] == [
         ("cluster1", 1, 1, ["vxlan:8472"]),
         ("cluster2", 2, 1, ["vxlan:8472"]),
     ]
     scene.two.etcd.put_all(records.node("cluster2", 2, "n2", "172.18.1.11", "10.0.0.0/24"))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    scene.one.etcd.put_all({HEARTBEAT: later.isoformat(timespec="seconds").replace("+00:00", "Z")})
     code, shown = await ask()
     assert code == 1
-    assert len(shown["findings"]) == 2, shown
+    assert len(shown["findings"]) == 3, shown
+    assert "cluster1: its clock is 3" in str(shown["findings"])
     table = await asyncio.to_thread(CliRunner().invoke, plan, words)
     assert "PodCIDR 10.0.0.0/24 of cluster2/n2 overlaps 10.0.0.0/24 of cluster1/n1" in table.stdout
     scene.two.stop()

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import click
+import pytest
+from click.testing import CliRunner
+from rich.padding import Padding
 
 from meshd.cli import program
+from meshd.console import standard_console
 
 
 def commands(group: click.Group, path: str = "meshd") -> Iterator[tuple[str, click.Command]]:
@@ -28,3 +32,16 @@ def test_the_form_of_what_is_shown_is_chosen_in_one_way() -> None:
     }
     assert len(chosen) > 10
     assert set(map(str, chosen.values())) == {str(("output", ["-o", "--output"]))}, chosen
+
+
+@pytest.mark.parametrize(("mistyped", "meant"), [("statsu", "status"), ("testbd", "testbed"), ("explian", "explain")])
+def test_a_mistyped_command_is_guessed(mistyped: str, meant: str) -> None:
+    result = CliRunner().invoke(program, [mistyped])
+    assert result.exit_code == 2
+    assert f"No such command '{mistyped}'. Did you mean '{meant}'?" in result.output
+    assert "Did you mean" not in CliRunner().invoke(program, ["xyzzy"]).output
+
+
+def test_what_is_redirected_has_no_trailing_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    standard_console(30).print(Padding("a\nb", (0, 10)))
+    assert capsys.readouterr().out.split("\n") == [" " * 10 + "a", " " * 10 + "b", ""]

@@ -1,17 +1,25 @@
 """What is said of clusters before they are connected."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from meshd.compatibility import SHOWN, findings
 from meshd.daemon.firstlook import Heard
+from meshd.daemon.servercert import ServerCertificate
 from tests.unit.meshd.daemon.test_nodes import record
+from wire.keys import Kind
 from wire.records import Capabilities, ClusterConfig
 
-ONE = Heard("cluster1", ClusterConfig(id=1), (record("cluster1", "n1", "172.18.1.11", "10.0.0.0/24"),))
-TWO = Heard("cluster2", ClusterConfig(id=2), (record("cluster2", "n1", "172.18.2.11", "20.0.0.0/24"),))
-THREE = Heard("cluster3", ClusterConfig(id=3), (record("cluster3", "n1", "172.18.3.11", "40.0.0.0/24"),))
+
+def heard(number: int, cidr: str) -> Heard:
+    node = record(f"cluster{number}", "n1", f"172.18.{number}.11", cidr)
+    return Heard(f"cluster{number}", ClusterConfig(id=number), (node,), heartbeat_age_s=3.0)
+
+
+ONE, TWO, THREE = heard(1, "10.0.0.0/24"), heard(2, "20.0.0.0/24"), heard(3, "40.0.0.0/24")
+SOON = ServerCertificate(("c2",), datetime.now(UTC) + timedelta(days=3, hours=1), by_wildcard=False)
 LARGE = ClusterConfig(id=2, capabilities=Capabilities(max_connected_clusters=511))
 
 
@@ -49,6 +57,16 @@ ROWS = [
         with_node(TWO, "172.18.2.12", "20.0.1.0/24", "gre:1"),
         ["cluster2/n2 announces tunnel 'gre:1' is not vxlan"],
     ),
+    (
+        "ClusterIP",
+        replace(TWO, frontends={"10.0.0.77": "default/db", "30.2.1.1": "default/web", "": "odd/one"}),
+        ["ClusterIP 10.0.0.77 of cluster2's default/db lies in PodCIDR 10.0.0.0/24 of cluster1"],
+    ),
+    ("clock ahead", replace(TWO, heartbeat_age_s=-3600.0), ["cluster2: its clock is 3600 s ahead"]),
+    ("clock behind", replace(TWO, heartbeat_age_s=3600.0), ["its last heartbeat is 3600 s old"]),
+    ("no heartbeat", replace(TWO, heartbeat_age_s=None), ["cluster2: no heartbeat that can be read"]),
+    ("certificate", replace(TWO, certificate=SOON), ["cluster2: its server's certificate ends in 3 days"]),
+    ("room", replace(TWO, counts={Kind.IP: 600_000}), ["md_ipcache has room for 524288, all together need 600000"]),
 ]
 
 

@@ -1,0 +1,27 @@
+"""Where tables go: to a terminal as wide as it is, to a file or a pipe in a fixed width and without trailing blanks."""
+
+import re
+import sys
+from typing import TextIO
+
+from rich.console import Console
+
+_TRAILING = re.compile(r"[ \t]+(?=\n)")
+
+
+def standard_console(width: int) -> Console:
+    """For standard output as it is now; `width` in columns where that is no terminal."""
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=width, file=_Trimmed(sys.stdout))  # type: ignore[arg-type]  # rich writes and flushes only
+
+
+class _Trimmed:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(_TRAILING.sub("", text))
+
+    def flush(self) -> None:
+        self._file.flush()
