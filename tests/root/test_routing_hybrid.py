@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from meshd.testbed.layout import BPFFS
 from meshd.testbed.plan import CLUSTERS
 from meshd.testbed.testbed import Testbed
 from meshd.testbed.trust import ensure_certificates, write_peers
+from meshd.testbed.underlay import veth_name
 from tests.support.capture import capturing, is_fragment
 from tests.support.netns import Namespace
 from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, tunnel_packets, until
@@ -107,7 +109,8 @@ def put_a_router_before_cluster3(bed: Testbed) -> None:
 def ways(bed: Testbed, cluster: str = "cluster1", node: str = "node1") -> dict[str, tuple[str, str]]:
     """Kind and next hop of the way to the node of the same name of each other cluster, by cluster."""
     routes = asked(bed, cluster, node, "/v1/plan").get("routes", ())
-    return {r["cluster"]: (r["kind"], r["via"]) for r in routes if r["cluster"] != cluster and r["node"] == node}
+    found = [r for r in routes if r["cluster"] != cluster and r["node"] == node and ":" not in r["prefix"]]
+    return {r["cluster"]: (r["kind"], r["via"]) for r in found}
 
 
 def wait_for(
@@ -283,9 +286,55 @@ def bird(bed: Testbed, namespace: str, folder: Path) -> "subprocess.Popen[bytes]
         return subprocess.Popen(argv, stdout=log, stderr=log, preexec_fn=netns.entering(namespace))
 
 
+def give_ipv6(bed: Testbed, cluster: str, node: str, address: str) -> str:
+    """An IPv6 PodCIDR for the node, and an address of it for its first pod, as a dual-stack CNI gives them; the pod's
+    network namespace.
+    """
+    kubelet, host, v6 = bed.kubelet(cluster), bed.layout.node(cluster, node), IPv6Address(address)
+    record = kubelet.objects.get("Node", node, "")
+    record["spec"]["podCIDRs"] = [record["spec"]["podCIDR"], str(IPv6Network((v6, 64), strict=False))]
+    kubelet.objects.write(record)
+    pod = next(pod for pod in kubelet.objects.list("Pod") if pod["spec"]["nodeName"] == node)
+    namespace = kubelet.namespace(pod)
+    port = veth_name(namespace)
+    mac = json.loads(netns.output(["ip", "-j", "link", "show", port], namespace=host))[0]["address"]
+    netns.ip([f"route add {v6} dev {port}"], namespace=host)
+    netns.ip(
+        [
+            f"addr add {v6}/128 dev eth0 nodad",
+            f"neigh add fe80::1 lladdr {mac} dev eth0",
+            f"route add default via fe80::1 dev eth0 src {v6}",
+        ],
+        namespace=namespace,
+    )
+    pod["status"]["podIPs"] = [{"ip": pod["status"]["podIP"]}, {"ip": address}]
+    kubelet.objects.write(pod)
+    return namespace
+
+
+def spoken(here: tuple[str, str], there: tuple[str, str]) -> str:
+    """A connection from the first pod's namespace to the second's address: whom the second saw."""
+    with (
+        closing(netns.inside(there[0], partial(socket.create_server, (there[1], 0), family=socket.AF_INET6))) as server,
+        closing(netns.inside(here[0], partial(socket.socket, socket.AF_INET6))) as client,
+    ):
+        client.settimeout(TALK_DEADLINE_S)
+        client.connect(server.getsockname())
+        accepted, peer = server.accept()
+        accepted.close()
+        return str(peer[0])
+
+
 def test_with_bird_the_routers_carry_pods_packets_too(bed: Testbed, tmp_path: Path) -> None:
-    """The daemons export, BIRD announces; what it learns is used, and no longer when it has ended."""
+    """The daemons export, BIRD announces; what it learns is used, and no longer when it has ended. IPv6 too, although
+    no node has an IPv6 address of its own: the next hops are link-local.
+    """
     node = bed.layout.node("cluster1", "node1")
+    sixes = {"cluster1": ("node1", "fd00:10:1::6"), "cluster3": ("node2", "fd00:10:3:1::6")}
+    pods = [(give_ipv6(bed, name, *six), six[1]) for name, six in sixes.items()]
+    netns.sysctl(["net.ipv6.conf.all.forwarding=1"], namespace=router(bed))
+    exports = ["ip", "-6", "route", "show", "table", "110"]
+    until(lambda: "unreachable fd00:10:1::/64" in netns.output(exports, namespace=node))
     exported = netns.output(["ip", "route", "show", "table", "110"], namespace=node)
     assert exported.split() == ["unreachable", "10.0.0.0/24", "proto", "109"]
     with ExitStack() as stack, talking(bed, POD2, POD3):
@@ -298,6 +347,13 @@ def test_with_bird_the_routers_carry_pods_packets_too(bed: Testbed, tmp_path: Pa
         shown = next(r for r in asked(bed, "cluster1", "node2", "/v1/plan")["routes"] if r["prefix"] == "40.0.1.0/24")
         assert shown["reason"] == "learned from the routing daemon, via 172.18.0.254"
         assert asked(bed, "cluster1", "node2")["routing"]["learned"] >= 4
+        until(lambda: six_ways(bed) == {"fd00:10:3:1::/64": "direct"}, lambda: six_ways(bed))
+        until(
+            lambda: six_ways(bed, "cluster3", "node2") == {"fd00:10:1::/64": "direct"},
+            lambda: six_ways(bed, "cluster3", "node2"),
+        )
+        for here, there in (pods, pods[::-1]):
+            assert spoken(here, there) == here[1]
         before = tunnel_packets(bed)
         requests(bed, SERVER_ON_NODE2)
         assert not from_node(bed, SERVER_ON_NODE2, 8080, 5).failures, "the node's own packets"
@@ -308,3 +364,11 @@ def test_with_bird_the_routers_carry_pods_packets_too(bed: Testbed, tmp_path: Pa
         stack.close()
         wait_for(bed, {"cluster3": ("tunnel", "172.18.3.12")}, node="node2")
         requests(bed, SERVER_ON_NODE2)
+    until(lambda: six_ways(bed) == {"fd00:10:3:1::/64": "tunnel"}, lambda: six_ways(bed))
+    assert spoken(*pods) == pods[0][1]
+
+
+def six_ways(bed: Testbed, cluster: str = "cluster1", node: str = "node1") -> dict[str, str]:
+    """How IPv6 PodCIDRs of other clusters are reached."""
+    routes = asked(bed, cluster, node, "/v1/plan").get("routes", ())
+    return {r["prefix"]: r["kind"] for r in routes if r["cluster"] != cluster and ":" in r["prefix"]}
