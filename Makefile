@@ -31,8 +31,8 @@ bench: setup ## a benchmark: make bench NAME=propagation; prints a table and wri
 	  echo "make bench NAME=...: one of $$(grep -l '^    report(' bench/*.py | sed 's|.*/||; s|\.py$$||' | tr '\n' ' ')" >&2; exit 3; }
 	@$(PY) -m bench.$(NAME)
 
-clean: ## removes build/, caches and the venv; testbeds that run this copy are taken down first
-	@if [ -x .venv/bin/meshd ]; then .venv/bin/meshd testbed down --here; fi
+clean: ## removes build/, caches and the venv; testbeds that run this copy, and what killed tests left, go first
+	@if [ -x .venv/bin/meshd ]; then .venv/bin/meshd testbed down --here && $(PY) -m tests.support.leftovers; fi
 	rm -rf build .venv .hypothesis .mypy_cache .ruff_cache .pytest_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f wire/proto/*_pb2*.py wire/proto/*_pb2*.pyi

@@ -6,11 +6,19 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.leftovers import sweep
+
 # No test fails because the machine is busy.
 settings.register_profile("meshd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("meshd")
 # gRPC's handlers of fork() would otherwise run in the children that the testbed starts, and fail there.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Once, not in each of the processes that share the tests."""
+    if os.geteuid() == 0 and not hasattr(session.config, "workerinput"):
+        sweep()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
+
+from tests.support.leftovers import owned
 
 T = TypeVar("T")
 
@@ -97,6 +99,7 @@ class Machine:
 
     tag: str
     stack: ExitStack = field(default_factory=ExitStack)
+    owned: TextIO | None = None
 
     def namespace(self, name: str) -> Namespace:
         """A new namespace with loopback up and no IPv6 duplicate detection."""
@@ -116,6 +119,8 @@ class Machine:
 
     def bpffs(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
+        if self.owned is not None:
+            print(folder, file=self.owned, flush=True)
         _run("mount", "-t", "bpf", "bpf", str(folder))
         self.stack.callback(_run, "umount", str(folder))
         return folder
@@ -130,9 +135,9 @@ class Machine:
 @contextmanager
 def machine() -> Iterator[Machine]:
     """A fresh machine, taken down in reverse order."""
-    made = Machine(secrets.token_hex(3))
-    with made.stack:
-        yield made
+    tag = secrets.token_hex(3)
+    with owned(tag) as file, ExitStack() as stack:
+        yield Machine(tag, stack, file)
 
 
 @contextmanager
