@@ -5,6 +5,7 @@
 
 #include "count.h"
 #include "parse.h"
+#include "service_ct.h"
 
 /* Into the pod behind the interface, past everything that hangs there. */
 static __always_inline int hand_over(struct __sk_buff *skb, struct endpoint *endpoint)
@@ -21,10 +22,11 @@ static __always_inline int hand_over(struct __sk_buff *skb, struct endpoint *end
 /* What a pod sends to itself through a service. No policy is about that, as none is where a socket hook translates. */
 static __always_inline int return_to_pod(struct __sk_buff *skb, struct packet *p)
 {
-	struct endpoint *endpoint = md_endpoint.lookup(&p->destination);
+	struct endpoint *endpoint = md_endpoint.lookup(&p->source);
 
 	if (!endpoint || endpoint->ifindex != skb->ifindex)
 		return drop(skb, DROP_SPOOFED);
+	loop(skb, p);
 	return hand_over(skb, endpoint);
 }
 

@@ -89,10 +89,11 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 	} else if (skb->cb[0] != TRANSLATED) {
 		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
-		if (p->looped)
-			return return_to_pod(skb, p);
-		if (p->translated)
+		if (p->translated) {
+			if (p->looped)
+				return return_to_pod(skb, p);
 			peer = md_ipcache.lookup(&p->destination);
+		}
 	}
 	if (is_local(peer))
 		return TC_ACT_UNSPEC;

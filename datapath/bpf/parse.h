@@ -28,8 +28,10 @@ struct packet {
 	__u16 l4_offset; /* 0: a later fragment, there is no header */
 	__u8 tcp_length; /* of the TCP header with options; these two are set by parse_tcp */
 	__u8 tcp_flags;
-	bool translated; /* service_ct.h wrote another address into it */
-	bool looped;     /* and it goes back to the pod that sent it */
+	bool translated; /* service_ct.h wrote another address into it, or loop() will */
+	bool looped;     /* it goes back to the pod that sent it, which is its own backend; these become its ports */
+	__be16 loop_source;
+	__be16 loop_destination;
 };
 
 static __always_inline bool reachable(struct __sk_buff *skb, __u32 length)

@@ -150,9 +150,9 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	if (outbound && !(ct && is_settled(ct))) {
 		if (!to_backend(skb, p))
 			return drop(skb, DROP_NO_BACKEND);
-		if (p->looped)
-			return return_to_pod(skb, p);
 		if (p->translated) {
+			if (p->looped)
+				return return_to_pod(skb, p);
 			read_l4(skb, p->l4_offset, p->protocol, &l4);
 			ct = ct_find(p, &l4, pod->ifindex, outbound, now_s);
 		}

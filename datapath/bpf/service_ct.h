@@ -259,75 +259,91 @@ static __always_inline void to_pod_itself(struct __sk_buff *skb, struct packet *
 		forget_flow(p, &ports);
 }
 
-static __always_inline void rewrite_source(struct __sk_buff *skb, struct packet *p, struct ports *ports, __be32 *to,
-					   __be16 port)
+/* Whether the pod answers itself; *p then says how. */
+static __always_inline bool answers_itself(struct packet *p, struct nat_key *key)
 {
-	rewrite(skb, p, &p->source, to, p->l4_offset + offsetof(struct ports, source), ports->source, port);
-}
+	struct nat *frontend;
 
-static __always_inline void rewrite_destination(struct __sk_buff *skb, struct packet *p, struct ports *ports,
-						__be32 *to, __be16 port)
-{
-	rewrite(skb, p, &p->destination, to, p->l4_offset + offsetof(struct ports, destination), ports->destination,
-		port);
-}
-
-/* The pod answers itself: true, and *p says so. */
-static __always_inline bool loop_back(struct __sk_buff *skb, struct packet *p, struct ports *ports)
-{
-	struct nat *known, frontend = {};
-	struct nat_key key = {};
-	__be32 pod[4];
-
-	nat_key_of(p, ports, NAT_LOOP, &key);
-	known = md_nat.lookup(&key);
-	if (!known)
+	key->direction = NAT_LOOP;
+	frontend = md_nat.lookup(key);
+	key->direction = NAT_FORWARD;
+	if (!frontend)
 		return false;
-	__builtin_memcpy(&frontend, known, sizeof(frontend));
-	__builtin_memcpy(pod, p->source.word, sizeof(pod));
-	rewrite_source(skb, p, ports, frontend.address, frontend.port);
-	rewrite_destination(skb, p, ports, pod, ports->destination);
-	p->looped = true;
+	p->loop_source = frontend->port;
+	p->loop_destination = key->destination_port;
+	p->translated = p->looped = true;
 	return true;
 }
 
-/* A pod's packet to a frontend goes to a backend, and *p says so. False: it has none, drop it. */
+/* The backend that the packet's flow has, or gets now; false: there is none. */
+static __always_inline bool find_backend(struct __sk_buff *skb, struct packet *p, struct ports *ports,
+					 struct nat_key *key, struct nat *chosen)
+{
+	struct nat *known = md_nat.lookup(key);
+	__u16 first = 0;
+	bool new_connection = begins(skb, p, &first);
+
+	if (known && stays(p, known, new_connection, first)) {
+		__builtin_memcpy(chosen, known, sizeof(*chosen));
+		return true;
+	}
+	if (!choose_backend(p, ports, chosen))
+		return false;
+	chosen->first = first;
+	remember_flow(key, chosen);
+	return true;
+}
+
+/* A pod's packet to a frontend goes to a backend, and *p says so; what is looped is not changed yet. False: there is no
+ * backend, drop it. */
 static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 {
-	bool frontend, used, new_connection;
 	struct nat_key key = {};
-	struct ports ports;
 	struct nat chosen = {};
-	struct nat *known;
-	__u16 first = 0;
+	struct ports ports;
+	bool frontend, used;
 
 	if (!load_ports(skb, p, &ports))
 		return true;
 	frontend = is_frontend(p, &ports);
 	used = in_use(USED_NAT);
-	if (used && in_use(USED_LOOP) && loop_back(skb, p, &ports))
+	if (!frontend && !used)
+		return true;
+	nat_key_of(p, &ports, NAT_FORWARD, &key);
+	if (in_use(USED_LOOP) && answers_itself(p, &key))
 		return true;
 	if (!frontend) {
-		if (used && may_move(p))
+		if (may_move(p))
 			forget_flow(p, &ports);
 		return true;
 	}
-	nat_key_of(p, &ports, NAT_FORWARD, &key);
-	known = md_nat.lookup(&key);
-	new_connection = begins(skb, p, &first);
-	if (known && stays(p, known, new_connection, first)) {
-		__builtin_memcpy(&chosen, known, sizeof(chosen));
-	} else {
-		if (!choose_backend(p, &ports, &chosen))
-			return false;
-		chosen.first = first;
-		remember_flow(&key, &chosen);
+	if (!find_backend(skb, p, &ports, &key, &chosen))
+		return false;
+	if (same_words(chosen.address, p->source.word)) {
+		p->loop_source = ports.source;
+		p->loop_destination = chosen.port;
+		p->translated = p->looped = true;
+		return true;
 	}
-	p->looped = same_words(chosen.address, p->source.word);
-	rewrite_destination(skb, p, &ports, chosen.address, chosen.port);
-	if (p->looped)
-		rewrite_source(skb, p, &ports, key.destination, ports.source);
+	rewrite(skb, p, &p->destination, chosen.address, p->l4_offset + offsetof(struct ports, destination),
+		ports.destination, chosen.port);
 	return true;
+}
+
+/* A looped packet comes from the frontend's address and goes to the pod's. */
+static __always_inline void loop(struct __sk_buff *skb, struct packet *p)
+{
+	__be32 pod[4], frontend[4];
+	struct ports ports;
+
+	if (!load_ports(skb, p, &ports))
+		return;
+	__builtin_memcpy(pod, p->source.word, sizeof(pod));
+	__builtin_memcpy(frontend, p->destination.word, sizeof(frontend));
+	rewrite(skb, p, &p->source, frontend, p->l4_offset + offsetof(struct ports, source), ports.source,
+		p->loop_source);
+	rewrite(skb, p, &p->destination, pod, p->l4_offset + offsetof(struct ports, destination), ports.destination,
+		p->loop_destination);
 }
 
 /* A backend's answer to a pod comes from the frontend, and *p says so. Asked only where USED_NAT is in use. */
@@ -344,7 +360,8 @@ static __always_inline void to_frontend(struct __sk_buff *skb, struct packet *p)
 	if (!known)
 		return;
 	__builtin_memcpy(&frontend, known, sizeof(frontend));
-	rewrite_source(skb, p, &ports, frontend.address, frontend.port);
+	rewrite(skb, p, &p->source, frontend.address, p->l4_offset + offsetof(struct ports, source), ports.source,
+		frontend.port);
 }
 
 #endif
