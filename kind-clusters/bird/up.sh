@@ -12,8 +12,11 @@ done
 clusters=("$@")
 [ ${#clusters[@]} -gt 0 ] || clusters=(cluster1 cluster2)
 for cluster in "${clusters[@]}"; do
-  for node in $(kind get nodes --name "$cluster"); do
-    docker exec "$node" sh -c 'command -v bird >/dev/null || { apt-get update -q && apt-get install -qy bird2; }'
+  nodes=$(kind get nodes --name "$cluster" 2>/dev/null)
+  [ -n "$nodes" ] || { echo "bird/up.sh: no kind cluster $cluster runs; kind-clusters/up.sh makes it" >&2; exit 3; }
+  for node in $nodes; do
+    docker exec "$node" sh -c 'command -v bird >/dev/null ||
+      { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy bird2; }'
     docker cp bird.conf "$node:/etc/bird/bird.conf"
     docker exec "$node" systemctl restart bird
   done
