@@ -4,10 +4,10 @@ Trying again is remote.py.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc.aio
 
@@ -132,13 +132,19 @@ class Connection:
             if answer is None:
                 self._started.append(feed)
             else:
-                for part in _parts(feed.machine.events(answer.events, answer.header.revision)):
-                    self._take(feed, part)
-                    if len(part.puts) == SLICE:
-                        await asyncio.sleep(0)
+                await self._hear(feed, answer)
             if self._started:
                 self._start(stream, group)
         raise PeerUnavailable("the watch stream ended")
+
+    async def _hear(self, feed: Feed, answer: Any) -> None:
+        """What a cluster that floods says comes in long answers, during which all others would wait."""
+        events, revision = answer.events, answer.header.revision
+        for start in range(0, max(len(events), 1), SLICE):
+            more = start + SLICE < len(events)
+            self._take(feed, feed.machine.events(events[start : start + SLICE], revision, more=more))
+            if more:
+                await asyncio.sleep(0)
 
     def _start(self, stream: WatchStream[Feed], group: asyncio.TaskGroup) -> None:
         started, self._started = self._started, []
@@ -256,16 +262,6 @@ class Connection:
                 self._canaries.append(_canary_feed(LOCAL_SYNCED_PREFIX))
         else:
             self._started += feeds.values()
-
-
-def _parts(changes: Changes) -> Iterator[Changes]:
-    """The same, not too much at once; all deletes in the first."""
-    if len(changes.puts) <= SLICE:
-        yield changes
-        return
-    puts = list(changes.puts.items())
-    for start in range(0, len(puts), SLICE):
-        yield Changes(dict(puts[start : start + SLICE]), set() if start else changes.deletes)
 
 
 def _canary_feed(folder: str) -> Feed:

@@ -370,4 +370,4 @@ async def run_daemon(config: DaemonConfig) -> None:
     with alone(config.socket.with_suffix(".lock")), ThreadPoolExecutor(1, thread_name_prefix="kernel") as executor:
         datapath = await asyncio.get_running_loop().run_in_executor(executor, open_datapath, config)
         logger.info("datapath is there", extra={"instance": config.name, "written": ",".join(datapath.written) or "-"})
-        await Daemon(config, local, datapath, executor, tidied=tidy).run()
+        await Daemon(config, local, datapath, executor, reconciled=tidy, tidied=tidy).run()

@@ -79,7 +79,7 @@ class WatchMachine:
             changes, ask = machine.page(kvs, header.revision, more, history=header.cluster_id)
                                               the pinned revision was compacted meanwhile: ask = machine.start()
         watch from ask.revision               ask is WatchFrom; what was not in the list came as deletes
-            changes = machine.events(events, header.revision)        one call per answer, never part of one
+            changes = machine.events(events, header.revision)        or part by part, then with `more` but for the last
             compacted or cancelled:           ask = machine.start(), go on as above
 
     Names that are known stay known over a cut: only a complete list deletes. A key whose mod_revision is the known
@@ -156,8 +156,10 @@ class WatchMachine:
             return changes, ListFrom(last + b"\0", self._end, self._pinned)
         return self._sweep(changes)
 
-    def events(self, events: Iterable[Event], revision: int) -> Changes:
-        """Takes one answer of the watch. Without events it is a progress report: heard up to `revision`."""
+    def events(self, events: Iterable[Event], revision: int, *, more: bool = False) -> Changes:
+        """Takes one answer of the watch. Without events it is a progress report: heard up to `revision`. After a part
+        with `more` nothing counts as heard: if the rest does not come, all of the answer comes again.
+        """
         changes = Changes()
         fresh: set[str] = set()
         heard = self.revision
@@ -182,7 +184,8 @@ class WatchMachine:
                 fresh.add(name)
             self._known[name] = kv.mod_revision
             changes.puts[name] = kv.value
-        self.revision = max(heard, latest or revision)
+        if not more:
+            self.revision = max(heard, latest or revision)
         return changes
 
     def _pin(self, revision: int, history: int) -> None:

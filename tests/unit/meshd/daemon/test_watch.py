@@ -99,13 +99,22 @@ class Reader:
         changes, self.ask = self.machine.page(page, etcd.revision, len(keys) > size, history=etcd.cluster_id)
         self.mirror.take(changes)
 
-    def _events(self, etcd: ModelEtcd, ask: WatchFrom, size: int) -> None:
+    def _events(self, etcd: ModelEtcd, ask: WatchFrom, size: int, *, torn: bool = False) -> None:
         start = max(ask.revision, self.machine.revision + 1)
         if start <= etcd.compacted:
             self.ask = self.machine.start()
             return
         events = [event for event in etcd.history if event.kv.mod_revision >= start][:size]
-        self.mirror.take(self.machine.events(events, etcd.revision))
+        half = size // 2  # a long answer is taken in parts, of which the last one may not come
+        self.mirror.take(self.machine.events(events[:half], etcd.revision, more=True))
+        if not torn:
+            self.mirror.take(self.machine.events(events[half:], etcd.revision))
+
+    def tear(self, etcd: ModelEtcd, size: int) -> None:
+        """The connection is lost with the next answer half taken."""
+        if isinstance(self.ask, WatchFrom):
+            self._events(etcd, self.ask, size, torn=True)
+        self.cut()
 
     def finish(self, etcd: ModelEtcd) -> None:
         for _ in range(200):
@@ -121,6 +130,7 @@ STEP = st.one_of(
     st.tuples(st.just("delete"), KEYS),
     st.tuples(st.just("read"), st.integers(1, 4)),
     st.tuples(st.just("cut")),
+    st.tuples(st.just("tear"), st.integers(2, 6)),
     st.tuples(st.just("compact")),
     st.tuples(st.just("another")),
 )
@@ -140,6 +150,8 @@ def test_it_ends_as_etcd_whatever_happens_on_the_way(steps: list[tuple[str, byte
                 reader.step(etcd, int(arguments[0]))
             case "cut":
                 reader.cut()
+            case "tear":
+                reader.tear(etcd, int(arguments[0]))
             case "compact":
                 etcd.compacted = etcd.revision
             case "another":  # behind the same name; a stream to the old one cannot go on
