@@ -10,7 +10,7 @@ from typing import TypeVar
 from datapath.entries import Direct, Entry, inner_mtu, node_entry
 from identity.claims import Claims, Rank
 from meshd.daemon.wishes import Wishes
-from routing.plan import Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
+from routing.plan import Mode, Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
 from routing.tunnel import ANNOTATION, Tunnel
 from wire.records import IPAddress, IPNetwork, Node
 
@@ -81,6 +81,16 @@ class Nodes:
         """`<cluster>/<node>` that is believed to have the address, "" if none says so."""
         winner = self._claims.winner(address)
         return winner[0] if winner else ""
+
+    def direct(self, cluster: str, names: Iterable[str]) -> frozenset[str]:
+        """Those nodes of a cluster to which some packets go without a tunnel."""
+        if self._settings.mode_of(cluster) is Mode.TUNNEL:
+            return frozenset()
+        return frozenset(
+            name
+            for name in names
+            if any(route.kind is RouteKind.DIRECT for route in self.routes.get(f"{cluster}/{name}", ()))
+        )
 
     def conflicts(self) -> Iterable[tuple[IPAddress, list[str]]]:
         """Node addresses that several nodes claim, with these nodes, the believed one first."""

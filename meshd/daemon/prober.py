@@ -1,8 +1,9 @@
-"""Probes of the way through the tunnel to a few nodes of every remote cluster: do they answer, how fast, how many not.
+"""Probes of the way to a few nodes of every remote cluster: do they answer, how fast, how many not.
 
-A probe is a UDP packet to the tunnel port of the other node (datapath/probe.py); its BPF program sends it back through
-the tunnel, and it is read here from the tunnel device. The other node's daemon has no part in it. Larger ones, which
-must not be fragmented, find the path MTU (pathmtu.py).
+Where packets go through the tunnel, a probe is a UDP packet to the tunnel port of the other node (datapath/probe.py);
+its BPF program sends it back through the tunnel, and it is read here from the tunnel device. Where they go as they are,
+it is an echo request to the node (echo.py). The other node's daemon has no part in either. Larger ones, which must not
+be fragmented, find the path MTU (pathmtu.py).
 """
 
 import asyncio
@@ -12,14 +13,16 @@ import secrets
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from statistics import median
 from typing import NoReturn
 
 from datapath.probe import ETHER_TYPE, decode_reply, encode_request
+from meshd.daemon.echo import decode_echo, encode_echo, open_echo
 from meshd.daemon.pathmtu import PathMtu
 from routing.tunnel import ANNOTATION, BadTunnel, Tunnel, tunnel_of
 from wire.records import Node
@@ -63,12 +66,23 @@ class Sized:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """For probes through the tunnel, for those of a size, and for echo requests."""
+
+    sender: socket.socket
+    whole: socket.socket
+    echo: socket.socket
+
+
 @dataclass(slots=True)
 class Target:
-    """One node: where its tunnel ends, what is under way, and the last results (round trip in seconds; None: lost)."""
+    """One node: its address, where its tunnel ends (None: packets go there without), what is under way, and the last
+    results (round trip in seconds; None: lost).
+    """
 
     address: str
-    tunnel: Tunnel
+    tunnel: Tunnel | None
     due: float
     sent: dict[int, float] = field(default_factory=dict)
     results: deque[float | None] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -132,9 +146,12 @@ class Prober:
         self._targets: dict[str, dict[str, Target]] = {}
         self._under_way: dict[int, Target] = {}
 
-    def aim(self, cluster: str, nodes: Iterable[Node]) -> None:
-        """These are the nodes of the cluster now; a few of them are probed, other ones from other nodes of ours."""
-        reachable = {node.name: place for node in nodes if (place := _place(node, self._version))}
+    def aim(self, cluster: str, nodes: Iterable[Node], direct: Set[str] = frozenset()) -> None:
+        """These are the nodes of the cluster now, and the names of those that packets reach without a tunnel; a few of
+        them are probed, other ones from other nodes of ours.
+        """
+        places = ((node.name, _place(node, self._version, is_direct=node.name in direct)) for node in nodes)
+        reachable = {name: place for name, place in places if place}
         chosen = sorted(reachable, key=self._preference)[:NODES_MAX]
         before = self._targets.get(cluster, {})
         after: dict[str, Target] = {}
@@ -174,19 +191,23 @@ class Prober:
         listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, socket.htons(ETHER_TYPE))
         sender = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         whole = socket.socket(self._family.domain, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        echo = open_echo(self._version)
         loop = asyncio.get_running_loop()
-        with listener, sender, whole:
+        with listener, sender, whole, echo:
             for option in self._family.whole:
                 whole.setsockopt(*option)
-            loop.add_reader(listener, self._read, listener)
+                echo.setsockopt(*option)
+            loop.add_reader(listener, self._read, listener, decode_reply)
+            loop.add_reader(echo, self._read, echo, partial(decode_echo, self._version))
             try:
                 while True:
-                    self._tick(sender, whole, time.monotonic())
+                    self._tick(Sockets(sender, whole, echo), time.monotonic())
                     await asyncio.sleep(TICK_S)
             finally:
                 loop.remove_reader(listener)
+                loop.remove_reader(echo)
 
-    def _tick(self, sender: socket.socket, whole: socket.socket, now: float) -> None:
+    def _tick(self, sockets: Sockets, now: float) -> None:
         self._forget_old()
         for cluster, targets in self._targets.items():
             urgent_s = 0.0
@@ -197,15 +218,15 @@ class Prober:
                 interval_s = URGENT_S if target.is_doubtful() else urgent_s
                 if now >= target.due - INTERVAL_S + interval_s:
                     target.due = now + INTERVAL_S
-                    self._send(sender, target)
-                self._measure(whole, target, now)
+                    self._send(sockets, target)
+                self._measure(sockets, target, now)
 
     def _forget_old(self) -> None:
         for number, target in list(self._under_way.items()):
             if number not in target.sent and not (target.sized and target.sized.number == number):
                 del self._under_way[number]
 
-    def _measure(self, whole: socket.socket, target: Target, now: float) -> None:
+    def _measure(self, sockets: Sockets, target: Target, now: float) -> None:
         """One step of the search for the path MTU. Of a node that does not answer small probes nothing can be said."""
         if (sized := target.sized) is not None:
             if now - sized.at < target.patience_s():
@@ -216,35 +237,38 @@ class Prober:
         if (mtu := self._mtu()) and target.answers() and not target.is_doubtful():
             target.path.follow(mtu)
             if size := target.path.next_size(now):
-                self._send_sized(whole, target, Sized(next(self._numbers) & 0xFFFFFFFF, size, now))
+                self._send_sized(sockets, target, Sized(next(self._numbers) & 0xFFFFFFFF, size, now))
 
-    def _send_sized(self, whole: socket.socket, target: Target, sized: Sized) -> None:
+    def _send_sized(self, sockets: Sockets, target: Target, sized: Sized) -> None:
         target.sized = sized
         self._under_way[sized.number] = target
-        size = sized.size - self._family.header - UDP_BYTES
-        try:
-            request = encode_request(sized.number, self._cookie, kind=target.tunnel.encapsulation, size=size)
-            whole.sendto(request, (target.address, target.tunnel.port))
-        except OSError as error:  # larger than the device's: it does not pass
-            logger.debug("probe not sent", extra={"address": target.address, "reason": error.strerror})
+        self._request(sockets, target, sized.number, sized.size - self._family.header)
 
-    def _send(self, sender: socket.socket, target: Target) -> None:
+    def _send(self, sockets: Sockets, target: Target) -> None:
         number = next(self._numbers) & 0xFFFFFFFF
         target.sent[number] = time.monotonic()
         self._under_way[number] = target
+        self._request(sockets, target, number)
+
+    def _request(self, sockets: Sockets, target: Target, number: int, size: int = 0) -> None:
+        """`size` without the IP header; 0: as short as can be, and it may be fragmented."""
         try:
-            request = encode_request(number, self._cookie, kind=target.tunnel.encapsulation)
+            if target.tunnel is None:
+                sockets.echo.sendto(encode_echo(self._version, number, self._cookie, size=size), (target.address, 0))
+                return
+            kind, sender = target.tunnel.encapsulation, sockets.whole if size else sockets.sender
+            request = encode_request(number, self._cookie, kind=kind, size=size - UDP_BYTES if size else 0)
             sender.sendto(request, (target.address, target.tunnel.port))
-        except OSError as error:  # no route, or no room: it is lost like any other
+        except OSError as error:  # no route, no room, or larger than the device's: it is lost like any other
             logger.debug("probe not sent", extra={"address": target.address, "reason": error.strerror})
 
-    def _read(self, listener: socket.socket) -> None:
+    def _read(self, listener: socket.socket, decode: Callable[[bytes, int], int | None]) -> None:
         while True:
             try:
                 payload = listener.recv(256)
             except OSError:  # nothing more, or the device went down
                 return
-            number = decode_reply(payload, self._cookie)
+            number = decode(payload, self._cookie)
             target = self._under_way.pop(number, None) if number is not None else None
             if target is None or number is None:
                 continue
@@ -258,9 +282,11 @@ class Prober:
         return blake2b(f"{self._node}/{name}".encode(), digest_size=8).digest()
 
 
-def _place(node: Node, version: int) -> tuple[str, Tunnel] | None:
-    """Where its tunnel ends, if it is one of ours: others do not answer our probes."""
+def _place(node: Node, version: int, *, is_direct: bool) -> tuple[str, Tunnel | None] | None:
+    """Where a probe goes: to the node itself, or where its tunnel ends, if it is one of ours: others do not answer."""
     address = node.node_ip(version)
+    if address is not None and is_direct:
+        return str(address), None
     if address is None or ANNOTATION not in (node.annotations or {}):
         return None
     try:

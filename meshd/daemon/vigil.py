@@ -62,11 +62,14 @@ class Vigil:
         state = self._store.clusters.get(cluster)
         if state is None or not (shelf := state.shelves.get(Kind.NODE)):
             return
-        stand = (shelf.revision, len(shelf.records), self._mesh.suspicion.quarantine.reasons(cluster, Kind.NODE))
+        direct = self._mesh.nodes.direct(cluster, shelf.records)
+        refusals = self._mesh.suspicion.quarantine.reasons(cluster, Kind.NODE)
+        stand = (shelf.revision, len(shelf.records), refusals, direct)
         if self._aimed.get(cluster) != stand:
             self._aimed[cluster] = stand
             refused = set(self._mesh.suspicion.quarantine.names(cluster, Kind.NODE))
-            prober.aim(cluster, [cast(Node, node) for name, node in shelf.records.items() if name not in refused])
+            nodes = [cast(Node, node) for name, node in shelf.records.items() if name not in refused]
+            prober.aim(cluster, nodes, direct)
 
     def _tell_refused(self) -> None:
         """A reason that was not there a second ago."""
