@@ -1,7 +1,7 @@
 """One call at etcd that goes on and on: the client's side of HTTP/2, for messages that come.
 
-grpc.aio takes three times as much for a message, most of it in handing it from thread to thread. As in `session.py`,
-what is rare is h2's, and of the frequent (DATA frames) h2 hears nothing.
+grpc.aio hands each message from thread to thread, which costs some 0.15 ms (ADR 14). As in `session.py`, what is rare
+is h2's, and of the frequent (DATA frames) h2 hears nothing.
 """
 
 import asyncio

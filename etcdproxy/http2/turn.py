@@ -1,7 +1,7 @@
 """One turn of the event loop: all sessions that have something to send are served by one callback.
 
-First all make what they send, then all of it is encrypted and written: each half runs with what it needs in the
-processor's caches, which for a hundred small messages halves what this costs.
+First all make what they send, then all of it is encrypted and written: encrypting empties the processor's caches of
+what making needs.
 """
 
 import asyncio
