@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+
+from meshd.console import standard_console
 
 BUILD = Path(__file__).parents[1] / "build" / "bench"
 
@@ -37,7 +38,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def report(name: str, rows: Sequence[dict[str, object]], aims: Sequence[Aim]) -> None:
     """Prints both tables and writes build/bench/<name>.json."""
-    console = Console(width=None if Console().is_terminal else 120)
+    console = standard_console(120)
     table = Table(title=f"bench {name}", title_justify="left")
     for column in rows[0] if rows else ():
         table.add_column(column, justify="left" if isinstance(rows[0][column], str) else "right")

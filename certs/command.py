@@ -99,5 +99,10 @@ def _print_table(directory: Path, found: list[Summary]) -> None:
         trusts = " ".join(one.trusts) or "-"
         table.add_row(one.kind, one.common_name, names, ca, trusts, one.not_after[:10], days, file)
     console = Console()
-    console = console if console.is_terminal else Console(width=_PIPED_WIDTH)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    piped = Console(width=_PIPED_WIDTH)
+    with piped.capture() as captured:
+        piped.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -12,8 +12,14 @@ _TRAILING = re.compile(r"[ \t]+(?=\n)")
 def standard_console(width: int) -> Console:
     """For standard output as it is now; `width` in columns where that is no terminal."""
     if sys.stdout.isatty():
-        return Console()
-    return Console(width=width, file=_Trimmed(sys.stdout))  # type: ignore[arg-type]  # rich writes and flushes only
+        return _Console()
+    return _Console(width=width, file=_Trimmed(sys.stdout))  # type: ignore[arg-type]  # rich writes and flushes only
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Who reads has heard enough: the program's business (cli.py), not rich's, which would end it with 1."""
+        raise BrokenPipeError
 
 
 class _Trimmed:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -64,9 +67,22 @@ def agent(config: Path | None, *, once: bool, dry_run: bool, output: str, print_
     return EXIT_OK
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """What the sources cannot read is shown, so it need not be logged beside that."""
+    logger = logging.getLogger("meshd.agent.sources")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _show(settings: AgentConfig, *, as_json: bool) -> int:
     try:
-        found = asyncio.run(_preview(settings))
+        with _unlogged():
+            found = asyncio.run(_preview(settings))
     except EtcdUnavailable as error:
         click.echo(f"meshd agent: etcd {settings.etcd} does not answer ({error}): start it, or name another", err=True)
         return EXIT_BROKEN

@@ -405,6 +405,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(agent: AgentProce
         "! bad.yaml:1 (document 1): Pod without metadata: O",
         "! 2 keys of which nothing was read stay until ever",
     ]
+    assert "Pod without metadata" not in partly.stderr, "it is told once"
     assert entries(etcd) == published
 
 

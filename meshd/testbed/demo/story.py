@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meshd.config import ConfigError
+from meshd.console import standard_console
 from meshd.testbed.demo import witness
 from meshd.testbed.demo.capture import Capture
 from meshd.testbed.demo.client import ClientError
@@ -45,9 +46,7 @@ def run_demo(bed: Testbed, build: Path, *, control: bool = False, keep: bool = F
     `control` stops the daemons before step b and ends after it: then b must fail, and True means that it did.
     Raises what Testbed.up() raises.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LOG_WIDTH)
+    console = standard_console(LOG_WIDTH)
     title = "control" if control else "demo"
     evidence, result = build / title, build / f"{title}.json"
     with _alone(bed), _interruptible(), _standing(bed, evidence, keep=keep):

@@ -45,3 +45,14 @@ def test_a_mistyped_command_is_guessed(mistyped: str, meant: str) -> None:
 def test_what_is_redirected_has_no_trailing_blanks(capsys: pytest.CaptureFixture[str]) -> None:
     standard_console(30).print(Padding("a\nb", (0, 10)))
     assert capsys.readouterr().out.split("\n") == [" " * 10 + "a", " " * 10 + "b", ""]
+
+
+def test_a_reader_that_has_heard_enough_is_told_to_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`meshd status | head` ends well: cli.py sees to that, rich would end with 1."""
+
+    def write(text: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout.write", write)
+    with pytest.raises(BrokenPipeError):
+        standard_console(30).print("a")
