@@ -3,19 +3,17 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import click
 
+from meshd.ends import End, doubts, route_of, takes_ends
 from meshd.explain import OUTPUT, RUN_DIR, Answer, ask, explain, ip_lines
-from meshd.policies import PROTOCOL, party_text
+from meshd.policies import party_text
 from meshd.status import EXIT_OF
 
 
 @explain.command("flow")
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST:PORT")
-@click.option("--protocol", type=PROTOCOL, default="TCP", show_default=True, help="PORT is the type with ICMP, ICMPv6.")
+@takes_ends
 @RUN_DIR
 @click.option("--instance", help="Only this one.  [default: those of SRC's node]")
 @OUTPUT
@@ -23,7 +21,7 @@ from meshd.status import EXIT_OF
 def flow(
     ctx: click.Context,
     source: str,
-    destination: str,
+    destination: End,
     protocol: str,
     run_dir: Path,
     instance: str | None,
@@ -34,10 +32,7 @@ def flow(
     SRC and DST: an address, or [CLUSTER/]NAMESPACE/POD. Exit codes: 0 passes, 1 dropped, 2 no daemon answers or an end
     is not known.
     """
-    host, colon, port = destination.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 0xFFFF:
-        raise click.UsageError(f"{destination!r} is not DST:PORT")
-    words = "/".join(quote(word, safe="") for word in (source, host.strip("[]"), protocol, port))
+    words = route_of(source, destination, protocol)
     found, errors = ask(run_dir, instance, f"/v1/flow/{words}")
     errors += sorted({answer["error"] for answer in found if "error" in answer})
     found = [answer for answer in found if "error" not in answer]
@@ -51,7 +46,7 @@ def flow(
         for answer in answers:
             for line in _flow_lines(answer):
                 click.echo(line)
-    for error in errors if not answers else ():
+    for error in errors if not answers else doubts(source, destination, answers):
         click.echo(error, err=True)
     if not answers:
         ctx.exit(EXIT_OF["broken"])

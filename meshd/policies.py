@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from meshd.console import standard_console
+from meshd.ends import End, doubts, route_of, takes_ends
 from meshd.explain import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.status import EXIT_OF, WIDTH
 
@@ -17,7 +17,6 @@ AUDITED = (
     "audit: what other clusters send to these pods is told, not dropped, and rules of the CNI do not see it "
     "(docs/policy.md: policy: enforce, through_stack)"
 )
-PROTOCOL = click.Choice(["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"], case_sensitive=False)
 
 
 @click.group()
@@ -48,9 +47,7 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
 
 
 @policy.command("trace")
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST:PORT")
-@click.option("--protocol", type=PROTOCOL, default="TCP", show_default=True, help="PORT is the type with ICMP, ICMPv6.")
+@takes_ends
 @RUN_DIR
 @INSTANCE
 @OUTPUT
@@ -58,7 +55,7 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
 def trace(
     ctx: click.Context,
     source: str,
-    destination: str,
+    destination: End,
     protocol: str,
     run_dir: Path,
     instance: str | None,
@@ -68,11 +65,7 @@ def trace(
 
     Exit codes: 0 passes, 1 dropped, 2 no daemon answers or a party is not known.
     """
-    host, colon, port = destination.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 0xFFFF:
-        raise click.UsageError(f"{destination!r} is not DST:PORT")
-    words = (source, host.strip("[]"), protocol, port)
-    answers, errors = ask(run_dir, instance, "/v1/policies/trace/" + "/".join(quote(w, safe="") for w in words))
+    answers, errors = ask(run_dir, instance, f"/v1/policies/trace/{route_of(source, destination, protocol)}")
     errors += [answer["error"] for answer in answers if "error" in answer]
     answers = [answer for answer in answers if "error" not in answer]
     if output == "json":
@@ -80,6 +73,8 @@ def trace(
     else:
         for answer in answers:
             _show_trace(answer)
+    for doubt in doubts(source, destination, answers):
+        click.echo(doubt, err=True)
     _finish(ctx, answers, errors, degraded=not all(answer["passes"] for answer in answers))
 
 

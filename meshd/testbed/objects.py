@@ -18,6 +18,7 @@ POLICY_KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetwor
 KINDS = ("Namespace", "ConfigMap", "Node", "Pod", "Service", *POLICY_KINDS)
 NAME_MAX = 253
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _CLUSTERWIDE = ("Namespace", "Node", "CiliumClusterwideNetworkPolicy")
 
 
@@ -72,6 +73,16 @@ def check_name(name: str) -> None:
     if len(name) > NAME_MAX or not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} is no name for a pod: a-z, 0-9, '-' and '.', at most {NAME_MAX}, no '-' at the ends"
+        )
+
+
+def check_annotation(key: str) -> None:
+    """Raises ConfigError if an API server would not take it as the key of an annotation: [DNS name/]word."""
+    prefix, slash, word = key.rpartition("/")
+    if (slash and (len(prefix) > NAME_MAX or not _NAME.fullmatch(prefix))) or not _QUALIFIED.fullmatch(word):
+        raise ConfigError(
+            f"{key!r} is no key for an annotation: an optional DNS name and '/', then up to 63 letters, digits, "
+            "'-', '_' and '.', the first and the last no sign"
         )
 
 

@@ -18,7 +18,7 @@ from meshd.testbed import cgroup, kindnet, kubeproxy, netns, process
 from meshd.testbed.check import ensure_bpffs
 from meshd.testbed.kubelet import Kubelet
 from meshd.testbed.layout import BPFFS, ROOT, Layout
-from meshd.testbed.objects import Object, check_name, is_ready, read_manifests
+from meshd.testbed.objects import Object, check_annotation, check_name, is_ready, read_manifests
 from meshd.testbed.parts import Part, parts
 from meshd.testbed.plan import CLUSTERS, Cluster
 from meshd.testbed.process import StartError
@@ -233,6 +233,7 @@ class Testbed:
 
     def annotate(self, cluster: str, kind: str, name: str, key: str, value: str | None) -> None:
         """Sets an annotation of an object, or removes it (None)."""
+        check_annotation(key)
         with self.locked():
             objects = self.kubelet(cluster).objects
             namespace, _, plain = name.rpartition("/")

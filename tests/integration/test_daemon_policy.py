@@ -4,7 +4,6 @@ import json
 from ipaddress import ip_address
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
 from datapath.layout import DropReason
@@ -13,7 +12,7 @@ from meshd.daemon.mesh import PODS
 from meshd.daemon.policyview import UNVERIFIED, PolicyView
 from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
-from meshd.policies import policies_table, policy
+from meshd.policies import policies_table
 from tests.support import records
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
@@ -110,9 +109,3 @@ async def test_what_is_said_of_policies(scene: Scene) -> None:
         assert text.startswith("i: audit ingress TCP/80 ")
         assert "20.0.0.1, cluster2, identity 131073" in text
         assert text.endswith(" (2 times)")
-
-
-def test_a_destination_needs_a_port() -> None:
-    result = CliRunner().invoke(policy, ["trace", "10.0.0.1", "10.0.0.2"])
-    assert result.exit_code == 2
-    assert "is not DST:PORT" in result.output

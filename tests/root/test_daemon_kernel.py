@@ -11,8 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from meshd.testbed.layout import BPFFS
 from meshd.testbed.parts import socket_path
 from meshd.testbed.testbed import Testbed
 from tests.support.netns import Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 DAEMON = "cluster1/daemon-node2"
@@ -65,13 +65,6 @@ def status(bed: Testbed) -> dict[str, Any]:
 
 def reconciled(bed: Testbed) -> bool:
     return bool(status(bed).get("events", {}).get("reconciled"))
-
-
-def until(fact: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.05)
 
 
 def held(bed: Testbed) -> dict[str, dict[bytes, bytes]]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
 from typing import Any
@@ -29,6 +29,7 @@ from meshd.testbed.scheduler import IP_ANNOTATION
 from meshd.testbed.testbed import Testbed
 from meshd.testbed.trust import ensure_certificates, write_peers
 from tests.support.netns import Namespace
+from tests.support.waiting import until
 from wire.codec import encode
 from wire.keys import Kind, record
 from wire.labels import CLUSTER_LABEL
@@ -60,13 +61,6 @@ def bed() -> Iterator[Testbed]:
         yield testbed
     finally:
         testbed.down()
-
-
-def until(fact: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < end, f"{what} did not come within {DEADLINE_S:.0f} s"
-        time.sleep(0.02)
 
 
 def asked(bed: Testbed, route: str) -> Any:

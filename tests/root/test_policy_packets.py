@@ -15,8 +15,8 @@ from tests.support.policed import TUNNEL, Bench, bench, interfaces
 from tests.support.policy_model import Model, build
 from tests.support.policy_oracle import Party
 from tests.support.policyscript import FOLDER, read_script
-from tests.support.routedbed import until
 from tests.support.testrun import frame, icmp_error, run
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 

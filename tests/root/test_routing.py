@@ -20,7 +20,8 @@ from meshd.testbed import netns
 from meshd.testbed.layout import BPFFS
 from meshd.testbed.process import Place
 from meshd.testbed.testbed import Testbed
-from tests.support.routedbed import answers, asked, from_node, from_pod, held, set_mode, tunnel_packets, until
+from tests.support.routedbed import answers, asked, from_node, from_pod, held, set_mode, tunnel_packets
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 DEADLINE_S = 30.0

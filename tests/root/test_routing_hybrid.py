@@ -34,7 +34,8 @@ from meshd.testbed.trust import ensure_certificates, write_peers
 from meshd.testbed.underlay import veth_name
 from tests.support.capture import capturing, is_fragment
 from tests.support.netns import Namespace
-from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, tunnel_packets, until
+from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, tunnel_packets
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 BIRD_CONF = Path(__file__).parents[2] / "kind-clusters" / "bird" / "bird.conf"

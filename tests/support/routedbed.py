@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -20,15 +18,7 @@ from meshd.testbed.layout import BPFFS
 from meshd.testbed.parts import socket_path
 from meshd.testbed.process import Place
 from meshd.testbed.testbed import Testbed
-
-DEADLINE_S = 60.0
-
-
-def until(fact: Callable[[], object], what: object = "") -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < end, f"not in time: {what() if callable(what) else what}"
-        time.sleep(0.05)
+from tests.support.waiting import until
 
 
 def asked(bed: Testbed, cluster: str, node: str, route: str = "/v1/status") -> dict[str, Any]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from meshd.config import ConfigError
-from meshd.testbed.objects import Objects, defaulted, read_manifests
+from meshd.testbed.objects import Objects, check_annotation, defaulted, read_manifests
 from meshd.testbed.plan import CLUSTERS
 from meshd.testbed.podspec import commands
 from meshd.testbed.testbed import MANIFESTS
@@ -60,3 +60,11 @@ def test_every_manifest_runs_here_and_has_no_status(name: str) -> None:
     for pod in pods:
         [command] = commands(pod, config_maps)
         compile(command.argv[-1], pod["metadata"]["name"], "exec")
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/", "-a", "a b", "A.b/c", "a/b/c", "meshd.io/" + "x" * 64])
+def test_a_key_that_kubernetes_would_refuse_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match="is no key for an annotation"):
+        check_annotation(key)
+    check_annotation("io.cilium/global-service")
+    check_annotation("a")
