@@ -4,10 +4,13 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from ipaddress import ip_network
 
 import pytest
 
 from datapath.layout import DropReason
+from datapath.policing import outside_entry
+from policy.cidrs import FIRST as CIDR_NUMBER
 from policy.ports import TCP, Block
 from tests.support.enforced import EGRESS, INGRESS, allow, police, release
 from tests.support.twonodes import Pod, TwoNodes, add_service, two_nodes
@@ -45,11 +48,11 @@ def listening(pod: Pod, family: int) -> Iterator[socket.socket]:
         yield server
 
 
-def reaches(source: Pod, server: socket.socket) -> bool:
+def reaches(source: Pod, server: socket.socket, target: tuple[str, int] | None = None) -> bool:
     """A connection is made and echoes; a drop is silence."""
     with closing(source.namespace.socket(server.family, socket.SOCK_STREAM, timeout=0.7)) as client:
         try:
-            client.connect(server.getsockname()[:2])
+            client.connect(target or server.getsockname()[:2])
         except TimeoutError:
             return False
         accepted, _ = server.accept()
@@ -178,3 +181,28 @@ def test_policies_of_the_cni_apply_as_well_to_what_passes_the_stack(mesh: TwoNod
             cni.run("nft", "delete table ip theirs")
         police(mesh.a, mesh.bystander, closed=(INGRESS,))
         assert not reaches(mesh.client, near), "we drop what they allow"
+
+
+def test_a_cluster_ip_that_kube_proxy_translates_is_judged_as_the_address_asked_for(mesh: TwoNodes) -> None:
+    """Whoever may reach the backend does not by that reach the ClusterIP: closed, until its address is allowed."""
+    node, address, number = mesh.a, "30.8.1.1", CIDR_NUMBER
+    with listening(mesh.bystander, socket.AF_INET) as server:
+        backend = "{}:{}".format(*server.getsockname())
+        node.namespace.run(
+            "nft", "add table ip kube; add chain ip kube pre { type nat hook prerouting priority -100; }"
+        )
+        outside = outside_entry(ip_network(f"{address}/32"), number)
+        try:
+            node.namespace.run("nft", f"add rule ip kube pre ip daddr {address} tcp dport 80 dnat to {backend}")
+            to_backend = allow(mesh.client, EGRESS, mesh.bystander.identity)
+            police(node, mesh.client, to_backend, closed=(EGRESS,))
+            assert reaches(mesh.client, server)
+            assert not reaches(mesh.client, server, (address, 80))
+            node.write(outside)
+            police(node, mesh.client, to_backend, allow(mesh.client, EGRESS, number), closed=(EGRESS,))
+            assert reaches(mesh.client, server, (address, 80)), "by toCIDR"
+            police(node, mesh.bystander, closed=(INGRESS,))
+            assert not reaches(mesh.client, server, (address, 80)), "the backend's ingress judges the client"
+        finally:
+            node.namespace.run("nft", "delete table ip kube")
+            node.remove(outside)
