@@ -114,7 +114,7 @@ def _kubernetes() -> SearchStrategy[dict[str, Any]]:
     spec = st.fixed_dictionaries(
         {"podSelector": _labels(["app", "role"])},
         optional={
-            "policyTypes": st.lists(st.sampled_from(["Ingress", "Egress"]), min_size=1, max_size=2, unique=True),
+            "policyTypes": st.lists(st.sampled_from(["Ingress", "Egress"]), max_size=2, unique=True),
             "ingress": st.lists(_kubernetes_rule("from"), max_size=2),
             "egress": st.lists(_kubernetes_rule("to"), min_size=1, max_size=2),
         },

@@ -50,7 +50,7 @@ class Oracle:
                 if policy["kind"] == "NetworkPolicy":
                     if not self._selects_subject(spec.get("podSelector"), namespace, subject, plain=True):
                         continue
-                    types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if "egress" in spec else [])]
+                    types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
                     if way.title() not in types:
                         continue
                     closed = True
