@@ -144,3 +144,21 @@ def test_an_invalid_policy_that_becomes_valid_opens_what_it_allows() -> None:
     model.engine.set_policy(ref, parse_policy(ref, {"spec": {**spec, "ingress": [{"fromEndpoints": [{}]}]}}, SCOPE))
     model.engine.compute()
     assert model.passes("b", "a", TCP, 80)
+
+
+def test_a_name_that_gets_another_number_changes_the_entries_on_both_sides() -> None:
+    engine, client, server = Engine(), 1 << 16, (1 << 16) + 1
+    for number, app in ((client, "client"), (server, "server")):
+        engine.set_identity(number, labels_of(Party("10.0.0.1", "pod", "cluster1", "default", {"app": app})))
+        engine.set_present(number, True)
+    for way, subject, peer in (("egress", "client", "server"), ("ingress", "server", "client")):
+        ref = PolicyRef(PolicyKind.CILIUM, "default", way)
+        side = "toEndpoints" if way == "egress" else "fromEndpoints"
+        rule = {side: [{"matchLabels": {"app": peer}}], "toPorts": [{"ports": [{"port": "http", "protocol": "TCP"}]}]}
+        document = {"spec": {"endpointSelector": {"matchLabels": {"app": subject}}, way: [rule]}}
+        engine.set_policy(ref, parse_policy(ref, document, SCOPE))
+    for port in (80, 8080):
+        engine.set_named_ports(server, {(TCP, "http"): {port}})
+        engine.compute()
+        found = {(key.subject, key.peer, key.block.port) for key in engine.table() if key.block.length}
+        assert found == {(client, server, port), (server, client, port)}
