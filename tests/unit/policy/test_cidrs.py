@@ -25,3 +25,11 @@ def test_after_the_last_number_comes_the_first_that_is_free() -> None:
     numbers = CidrNumbers()
     numbers.restore({TEN: LAST})
     assert numbers.use([TEN, ELEVEN]) == {TEN: LAST, ELEVEN: FIRST}
+
+
+def test_a_number_that_was_found_is_not_given_to_another_before_its_prefix_comes() -> None:
+    numbers = CidrNumbers()
+    networks = [ip_network(f"192.0.2.{n}/32") for n in range(3)]
+    numbers.restore({networks[0]: FIRST, networks[1]: LAST})
+    assert numbers.use([networks[2]]) == {networks[2]: FIRST + 1}
+    assert numbers.use(networks[:2]) == {networks[0]: FIRST, networks[1]: LAST}
