@@ -63,7 +63,13 @@ class Mesh:
         self._maps, self._pods, self._routes, self._route_maps = maps, pods, routes, route_maps
         self.withdrawn: set[str] = set()
         """Clusters that are lost: `withdraw` and `welcome` change it."""
-        self.suspicion = Suspicion(store, self._own, allowance)
+        self.suspicion = Suspicion(
+            store,
+            self._own,
+            allowance,
+            holder=lambda version, number: self.prefixes.holder(version, number),
+            rank=members.rank,
+        )
         self.addresses = Addresses(
             self._own,
             members.rank,
@@ -228,6 +234,9 @@ class Mesh:
                 wishes |= self.prefixes.update_ips(cluster, prefixes, self._ips(cluster))
                 if cluster == self._own:
                     self._want_pods(addresses)
+        turned, self.prefixes.turned = self.prefixes.turned, {}
+        for prefix, before in turned.items():
+            self.suspicion.turned(prefix, before)
         return wishes | self.services.update(sorted(services))
 
     def _reconsider_around(self, prefix: IPNetwork) -> None:

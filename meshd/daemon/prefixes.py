@@ -36,6 +36,12 @@ class Prefixes:
         """Prefixes that are not believed, with the cluster that claims them and the one that is believed instead."""
         self._claims: Claims[IPNetwork, Entry | None] = Claims(lambda claimant: rank(claimant.partition("/")[0]))
         self._claimed: dict[str, tuple[IPNetwork, ...]] = {}
+        self.turned: dict[IPNetwork, str] = {}
+        """Prefixes of which another cluster is believed, or none, since somebody last cleared it; with who was before
+        that.
+        """
+        self._holders: dict[int, dict[int, dict[int, str]]] = {4: {}, 6: {}}
+        """IP version → how far an address is shifted → what is left of it → the cluster that is believed."""
         self.moved: set[IPNetwork] = set()
         """Prefixes of which another one may be believed now, since somebody last cleared it."""
 
@@ -70,6 +76,15 @@ class Prefixes:
     def contested(self) -> Iterator[tuple[IPNetwork, list[str]]]:
         """Prefixes that several say, with these claimants, the believed one first."""
         return self._claims.conflicts()
+
+    def holder(self, version: int, number: int) -> str:
+        """The cluster that is believed about the prefixes around an address; "" if there are none. It is one: of those
+        that overlap only one cluster's are believed.
+        """
+        for shift, table in self._holders[version].items():
+            if (cluster := table.get(number >> shift)) is not None:
+                return cluster
+        return ""
 
     def claimants_around(self, prefix: IPNetwork) -> Iterator[str]:
         """Who claims something that `prefix` lies in."""
@@ -121,12 +136,29 @@ class Prefixes:
         key = cidr_entry(prefix, identity=0, tunnel=None, remote=True)
         self.blocked.pop(prefix, None)
         if winner is None:
+            self._hold(prefix, "")
             return key, None
         cluster = winner[0].partition("/")[0]
         if before := self._before(cluster, prefix):
             self.blocked[prefix] = (cluster, before)
+            self._hold(prefix, "")
             return key, None
+        self._hold(prefix, cluster)
         return key, winner[1].value if winner[1] else None
+
+    def _hold(self, prefix: IPNetwork, cluster: str) -> None:
+        shift = prefix.max_prefixlen - prefix.prefixlen
+        tables, number = self._holders[prefix.version], int(prefix.network_address) >> shift
+        before = tables.get(shift, {}).get(number, "")
+        if before == cluster:
+            return
+        self.turned.setdefault(prefix, before)
+        if cluster:
+            tables.setdefault(shift, {})[number] = cluster
+            return
+        del tables[shift][number]
+        if not tables[shift]:
+            del tables[shift]
 
     def _before(self, cluster: str, prefix: IPNetwork) -> str:
         """The cluster of a lower rank that claims something that overlaps; "" if there is none."""

@@ -9,21 +9,38 @@ from typing import TypeVar, cast
 
 from msgspec.structs import replace
 
+from identity.claims import Rank
 from meshd.daemon.allowance import Allowance
 from meshd.daemon.quarantine import Quarantine
 from meshd.daemon.store import Store
+from meshd.daemon.strays import Strays
 from meshd.daemon.trust import OWN, Trust, node_addresses
+from wire.addresses import address_number
 from wire.keys import SHARED_KINDS, Kind
 from wire.records import IP, IPNetwork, Node, Service
 
 R = TypeVar("R")
+CONFLICT = "conflict"
+LISTED_MAX = 4096
+"""Addresses of a prefix that are looked for one by one."""
 _JUDGED = (Kind.NODE, Kind.IP, Kind.SERVICE)
 
 
 class Suspicion:
     """`now` is set by whoever lets it judge."""
 
-    def __init__(self, store: Store, own: str, allowance: Callable[[str], Allowance]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        own: str,
+        allowance: Callable[[str], Allowance],
+        *,
+        holder: Callable[[int, int], str] = lambda version, number: "",
+        rank: Rank = lambda cluster: (),
+    ) -> None:
+        """`holder` gives the cluster that is believed about the PodCIDRs around an address (version, number)."""
+        self.strays = Strays()
+        self._holder, self._rank = holder, rank
         self.trust = Trust(allowance)
         self.quarantine = Quarantine()
         self.now = 0.0
@@ -78,24 +95,49 @@ class Suspicion:
         return self._verdict(cluster, Kind.NODE, name, record, self.trust.node(cluster, record))
 
     def believed_ip(self, cluster: str, name: str) -> IP | None:
-        record = cast(IP | None, self._store.record(cluster, Kind.IP, name))
-        if record is None or cluster == self._own:
-            return self._verdict(cluster, Kind.IP, name, record, None)
-        return self._verdict(cluster, Kind.IP, name, record, self.trust.ip(cluster, record))
+        return self.believed_ips(cluster, (name,))[name]
 
     def believed_ips(self, cluster: str, names: Iterable[str]) -> dict[str, IP | None]:
-        """The same for many names, of which most clusters have hundreds of thousands."""
+        """Many at a time: most clusters have hundreds of thousands."""
         records = cast(Mapping[str, IP], self._store.records(cluster, Kind.IP))
-        judge = self.trust.judge(cluster) if cluster != self._own else _believe
-        held = self.quarantine.count(cluster, Kind.IP)
+        if cluster == self._own:
+            return {name: records.get(name) for name in names}
+        judge, held = self.trust.judge(cluster), self.quarantine.count(cluster, Kind.IP)
         believed: dict[str, IP | None] = {}
         for name in names:
             believed[name] = record = records.get(name)
             reason = judge(record) if record is not None else None
+            if record is not None and reason is None:
+                reason = self._stray(cluster, name)
+            elif self.strays:
+                self.strays.drop(cluster, name)
             if reason is not None or held:
                 held += 1
                 believed[name] = self._verdict(cluster, Kind.IP, name, record, reason)
         return believed
+
+    def _stray(self, cluster: str, name: str) -> str | None:
+        """Whether the address lies in a PodCIDR of another cluster, which is believed before this one."""
+        if "/" in name:
+            return None
+        holder = self._holder(*address_number(name))
+        if holder != cluster:
+            self.strays.put(cluster, name)
+            return CONFLICT if holder and self._rank(holder) < self._rank(cluster) else None
+        if self.strays:
+            self.strays.drop(cluster, name)
+        return None
+
+    def turned(self, prefix: IPNetwork, before: str) -> None:
+        """Another cluster than `before` is believed about this prefix now: what of the addresses in it?"""
+        for cluster, name in list(self.strays.inside(prefix)):
+            self._store.touch(cluster, Kind.IP, [name])
+        if before and before != self._own:
+            records = self._store.records(before, Kind.IP)
+            if prefix.num_addresses <= LISTED_MAX:
+                self._store.touch(before, Kind.IP, map(str, prefix))
+            else:
+                self._store.touch(before, Kind.IP, [name for name in records if _lies_in(name, prefix)])
 
     def believed_service(self, cluster: str, name: str) -> Service | None:
         """Without the backends that are refused; these are in quarantine as `<namespace>/<name> <address>`."""
@@ -166,5 +208,7 @@ class Suspicion:
                 self._store.touch(cluster, Kind.SERVICE, [service])
 
 
-def _believe(record: IP) -> None:
-    """Our own cluster's."""
+def _lies_in(name: str, prefix: IPNetwork) -> bool:
+    version, number = address_number(name.partition("/")[0])
+    shift = prefix.max_prefixlen - prefix.prefixlen
+    return version == prefix.version and number >> shift == int(prefix.network_address) >> shift

@@ -2,6 +2,9 @@
 
 import ipaddress
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from identity.numbering import identity_range
 from meshd.daemon.allowance import Allowance
 from meshd.daemon.kernel import MapShape, PodShape, describe_entry
@@ -195,3 +198,61 @@ def test_nothing_stays_of_a_cluster_that_left() -> None:
     told.refresh()
     assert (told.held(), told.mesh.withdrawn, told.mesh.prefixes.blocked) == ([], set(), {})
     assert told.lines("md_cidrs") == []
+
+
+def test_an_address_in_a_podcidr_of_a_cluster_that_comes_first_is_not_believed_and_is_when_that_goes() -> None:
+    told = Told()
+    told.node(2, "n1", "172.18.2.11", "20.0.0.0/24")
+    told.node(3, "n1", "172.18.3.11", "40.0.0.0/24")
+    told.ip(3, "20.0.0.9", "172.18.3.11")
+    told.ip(2, "40.0.0.9", "172.18.2.11")
+    assert told.held() == ["cluster3 ip 20.0.0.9: conflict"]
+    assert told.lines("md_ipcache") == ["40.0.0.9"], "cluster2 comes before cluster3"
+    told.unsay(2, Kind.NODE, "n1")
+    assert (told.held(), told.lines("md_ipcache")) == ([], ["20.0.0.9", "40.0.0.9"])
+    told.node(2, "n1", "172.18.2.11", "20.0.0.0/16")
+    assert told.held() == ["cluster3 ip 20.0.0.9: conflict"]
+    told.unsay(3, Kind.IP, "20.0.0.9")
+    told.unsay(2, Kind.IP, "40.0.0.9")
+    assert (told.held(), len(told.mesh.suspicion.strays)) == ([], 0)
+
+
+def test_addresses_at_home_are_judged_again_when_their_podcidr_is_taken_over() -> None:
+    told = Told()
+    told.node(3, "n1", "172.18.3.11", "20.0.0.0/24")
+    told.node(3, "n2", "172.18.3.12", "fd00:20::/64")
+    for address in ("20.0.0.1", "fd00:20::1"):
+        told.ip(3, address, "172.18.3.11")
+    assert told.held() == []
+    told.node(2, "n1", "172.18.2.11", "20.0.0.0/25")
+    told.node(2, "n2", "172.18.2.12", "fd00::/16")
+    assert told.held() == ["cluster3 ip 20.0.0.1: conflict", "cluster3 ip fd00:20::1: conflict"]
+
+
+PLACES = ("20.0.0.0/24", "20.0.0.0/25", "20.0.0.0/16", "20.0.1.0/24", "fd00:20::/64", "fd00:20::/48", "10.0.0.128/25")
+PODS_THERE = ("20.0.0.1", "20.0.0.200", "20.0.1.1", "fd00:20::1", "10.0.0.200")
+NODE = st.tuples(st.just("node"), st.integers(1, 3), st.sampled_from(("n2", "n3")), st.sampled_from(("", *PLACES)))
+POD = st.tuples(st.just("ip"), st.integers(2, 3), st.sampled_from(PODS_THERE), st.booleans())
+
+
+@given(st.lists(NODE | POD, max_size=25))
+def test_in_whatever_order_it_comes_the_same_is_believed(said: list[tuple[str, int, str, str | bool]]) -> None:
+    told, afresh = Told(), Told()
+    for what, number, name, value in said:
+        say(told, what, number, name, value)
+    final = {(what, number, name): value for what, number, name, value in said}
+    for (what, number, name), value in sorted(final.items()):
+        say(afresh, what, number, name, value)
+    assert told.held() == afresh.held()
+    assert told.maps.desired["md_ipcache"] == afresh.maps.desired["md_ipcache"]
+    assert told.lines("md_cidrs") == afresh.lines("md_cidrs")
+    assert len(told.mesh.suspicion.strays) == len(afresh.mesh.suspicion.strays)
+
+
+def say(told: Told, what: str, number: int, name: str, value: str | bool) -> None:
+    if not value:
+        told.unsay(number, Kind.NODE if what == "node" else Kind.IP, name)
+    elif what == "node":
+        told.node(number, name, f"172.18.{number}.{name[1:]}", str(value))
+    else:
+        told.ip(number, name, f"172.18.{number}.11")
