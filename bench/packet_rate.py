@@ -25,7 +25,7 @@ def compiled() -> Path:
 
 
 def packet_rate(way: Way, seconds: float) -> float:
-    """Thousands of 64-byte datagrams that arrive each second. Raises RuntimeError with what the client said."""
+    """Thousands of 64-byte datagrams a second, by the median burst. Raises RuntimeError with what the client said."""
     program = str(compiled())
     serving = way.server(program, "serve", str(PORT), str(SIZE))
     try:
