@@ -2,6 +2,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
 import pytest
 
 from globalsvc.merge import GlobalService, Place, merge
@@ -61,6 +62,14 @@ def test_a_service_that_is_not_global_here_is_not_ours(local: LocalService | Non
 def test_what_is_not_shared_does_not_count() -> None:
     service = merge(own("10.0.0.1"), {"cluster2": remote("cluster2", "20.0.0.1", shared=False)}, place=HERE)
     assert chosen(service) == ["cluster1 10.0.0.1:8080"]
+
+
+def test_an_address_of_several_clusters_is_that_of_the_lowest_id_whatever_their_names() -> None:
+    numbers = {"alpha": 3, "beta": 2}
+    remotes = {
+        name: msgspec.structs.replace(remote(name, "20.0.0.1"), cluster_id=number) for name, number in numbers.items()
+    }
+    assert chosen(merge(own("10.0.0.1"), remotes, place=HERE)) == ["cluster1 10.0.0.1:8080", "beta 20.0.0.1:80"]
 
 
 def test_backends_that_are_not_ready_are_named_with_the_reason() -> None:
