@@ -29,6 +29,7 @@ OWN, REMOTE = True, False
         ("remote", [(OWN, "active"), (REMOTE, "active")], [0, 1]),
         ("remote", [(OWN, "active")], [1]),
         ("remote", [(OWN, "terminating"), (OWN, "active")], [0, 1]),
+        ("remote", [(OWN, "terminating"), (REMOTE, "terminating")], [0, 1]),
     ],
 )
 def test_the_table_of_affinity(affinity: str, backends: list[tuple[bool, BackendState]], used: list[int]) -> None:
@@ -128,3 +129,40 @@ def test_min_healthy_has_two_marks(
     assert not problems
     assert preferences.min_healthy is not None
     assert preferences.min_healthy.is_enough(active, expected, spilling=spilling) is enough
+
+
+def used(backends: list[tuple[str, BackendState]], rules: Rules) -> list[str]:
+    """The clusters of those that are used; c1 is our own."""
+    offers = [
+        Offer(Backend(ip_address("10.0.0.1"), n, "TCP", cluster), frozenset(), state, cluster == "c1")
+        for n, (cluster, state) in enumerate(backends, 1)
+    ]
+    return [
+        cluster for (cluster, _), choice in zip(backends, select(offers, rules).choices, strict=True) if choice.used
+    ]
+
+
+def test_min_healthy_does_not_expect_what_terminates() -> None:
+    preferences, _ = parse_preferences({"meshd.io/min-healthy": "100%"})
+    rules = Rules(Affinity.LOCAL, preferences)
+    assert used([("c1", "active"), ("c1", "active"), ("c1", "terminating"), ("c2", "active")], rules) == ["c1", "c1"]
+    assert used([("c1", "active"), ("c1", "not-ready"), ("c2", "active")], rules) == ["c1", "c2"]
+
+
+@pytest.mark.parametrize(("before", "others"), [(None, True), (True, True), (False, False)])
+def test_between_the_marks_others_are_used_still_and_where_it_is_not_known(before: bool | None, others: bool) -> None:
+    preferences, _ = parse_preferences({"meshd.io/min-healthy": "2-3"})
+    backends: list[tuple[str, BackendState]] = [
+        ("c1", "active"),
+        ("c1", "active"),
+        ("c1", "not-ready"),
+        ("c2", "active"),
+    ]
+    found = used(backends, Rules(Affinity.LOCAL, preferences, spilling=before))
+    assert ("c2" in found) is others
+
+
+def test_a_cluster_of_which_all_terminate_comes_after_those_that_have_active_ones() -> None:
+    rules = Rules(preferences=Preferences(priority=("c1", "c2", "c3")))
+    assert used([("c1", "terminating"), ("c2", "active"), ("c3", "active")], rules) == ["c2"]
+    assert used([("c1", "active"), ("c2", "active"), ("c3", "active")], rules) == ["c1"]
