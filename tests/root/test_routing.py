@@ -214,31 +214,6 @@ def snapshot(bed: Testbed, cluster: str, node: str) -> dict[str, str]:
     return shown
 
 
-def test_a_narrow_place_on_the_way_is_found_shown_and_kept_to(bed: Testbed) -> None:
-    """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing."""
-    paths = ("cluster1", "node1"), "cluster2"
-
-    def presence() -> dict[str, object]:
-        clusters = asked(bed, *paths[0]).get("clusters", ())
-        return next((c["presence"] for c in clusters if c["cluster"] == paths[1]), {})
-
-    until(lambda: presence().get("path_mtu") == 1500, presence)
-    netns.ip(["link set c2-node1 mtu 1400"], namespace=bed.layout.switch)
-    try:
-        bed.kill_part("cluster1/daemon-node1")
-        bed.start_parts([bed.part("cluster1/daemon-node1")])
-        until(lambda: presence().get("path_mtu") == 1400, presence)
-        until(lambda: any("172.18.2.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
-        assert any("172.18.2.12" in line and "tunnel_mtu=1450" in line for line in held(bed, "md_node"))
-        words = [sys.executable, "-m", "meshd", "node", "list", "--run-dir", str(bed.layout.run), "-o", "json"]
-        words.append(f"--instance={bed.layout.instance(*paths[0])}")
-        shown = subprocess.run(words, capture_output=True, check=False)
-        found = {row["name"]: row["path_mtu"] for row in json.loads(shown.stdout) if row["cluster"] == "cluster2"}
-        assert found == {"node1": 1400, "node2": 1500}
-    finally:
-        netns.ip(["link set c2-node1 mtu 1500"], namespace=bed.layout.switch)
-
-
 @pytest.mark.parametrize(
     ("flags", "why"),
     [
@@ -271,7 +246,7 @@ def test_uninstall_by_a_wrong_name_leaves_the_one_that_is_there(bed: Testbed) ->
 
 
 def test_uninstall_leaves_nothing_of_ours_and_all_of_the_others(bed: Testbed) -> None:
-    """Last: the node is not of the mesh any more. A foreign route in our table is kept with all others."""
+    """The node is not of the mesh any more, and is again. A foreign route in our table is kept with all others."""
     node = bed.layout.node("cluster1", "node2")
     instance = bed.layout.instance("cluster1", "node2")
     argv = [sys.executable, "-m", "meshd", "uninstall", f"--instance={instance}", f"--bpffs={BPFFS}"]
@@ -309,6 +284,33 @@ def test_uninstall_leaves_nothing_of_ours_and_all_of_the_others(bed: Testbed) ->
     until(lambda: asked(bed, "cluster1", "node2").get("state") == "ok")
     found = answers(from_pod(bed, "cluster1/frontend-1", REMOTE_POD, 8080, "--requests=3"))
     assert not found.failures, "installed again"
+
+
+def test_a_narrow_place_on_the_way_is_found_shown_and_kept_to(bed: Testbed) -> None:
+    """The switch's port to a node of cluster2 drops what is larger than 1400 bytes, and says nothing. After the others:
+    until the next probes the ways stay as they were found.
+    """
+    paths = ("cluster1", "node1"), "cluster2"
+
+    def presence() -> dict[str, object]:
+        clusters = asked(bed, *paths[0]).get("clusters", ())
+        return next((c["presence"] for c in clusters if c["cluster"] == paths[1]), {})
+
+    until(lambda: presence().get("path_mtu") == 1500, presence)
+    netns.ip(["link set c2-node1 mtu 1400"], namespace=bed.layout.switch)
+    try:
+        bed.kill_part("cluster1/daemon-node1")
+        bed.start_parts([bed.part("cluster1/daemon-node1")])
+        until(lambda: presence().get("path_mtu") == 1400, presence)
+        until(lambda: any("172.18.2.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
+        assert any("172.18.2.12" in line and "tunnel_mtu=1450" in line for line in held(bed, "md_node"))
+        words = [sys.executable, "-m", "meshd", "node", "list", "--run-dir", str(bed.layout.run), "-o", "json"]
+        words.append(f"--instance={bed.layout.instance(*paths[0])}")
+        shown = subprocess.run(words, capture_output=True, check=False)
+        found = {row["name"]: row["path_mtu"] for row in json.loads(shown.stdout) if row["cluster"] == "cluster2"}
+        assert found == {"node1": 1400, "node2": 1500}
+    finally:
+        netns.ip(["link set c2-node1 mtu 1500"], namespace=bed.layout.switch)
 
 
 def test_nothing_of_this_is_in_the_machines_own_namespace(bed: Testbed) -> None:
