@@ -207,7 +207,8 @@ def test_a_narrow_router_on_the_way_is_no_black_hole(bed: Testbed) -> None:
         found, said = partial(because, bed, cluster), f"the way carries {CARRIED[cluster]} of 1500 bytes"
         until(lambda f=found, o=other, s=said: s in f().get(o, ""), found)  # type: ignore[misc]
     assert "carries" not in because(bed, "cluster1")["cluster2"]
-    until(lambda: any("172.18.3.11" in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))
+    for address in ("172.18.3.11", "172.18.3.12"):
+        until(lambda a=address: any(a in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))  # type: ignore[misc]
     with capturing(Namespace(bed.layout.switch), "r-eth0") as capture:
         for here, there, carried in zip(pods, pods[::-1], CARRIED.values(), strict=True):
             assert transferred(here, there) == TRANSFER
@@ -346,7 +347,8 @@ def test_with_bird_the_routers_carry_pods_packets_too(bed: Testbed, tmp_path: Pa
         wait_for(bed, {"cluster3": ("direct", "172.18.0.254")}, node="node2")
         wait_for(bed, {"cluster1": ("direct", "172.18.3.1")}, "cluster3", "node2")
         shown = next(r for r in asked(bed, "cluster1", "node2", "/v1/plan")["routes"] if r["prefix"] == "40.0.1.0/24")
-        assert shown["reason"] == "learned from the routing daemon, via 172.18.0.254"
+        # What the way carries may still stand behind it, as the test of a narrow router left it.
+        assert shown["reason"].partition(";")[0] == "learned from the routing daemon, via 172.18.0.254"
         assert asked(bed, "cluster1", "node2")["routing"]["learned"] >= 4
         until(lambda: six_ways(bed) == {"fd00:10:3:1::/64": "direct"}, lambda: six_ways(bed))
         until(
