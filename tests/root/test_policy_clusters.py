@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -171,15 +172,17 @@ def test_the_commands_say_what_the_kernel_does(bed: Testbed) -> None:
     protect(bed, selector(name="x-wing", cluster="cluster2"))
     assert not reaches(bed, LIAR, within=DROPPED_S)
     assert reaches(bed, FRIEND, within=10)
-    told = said(bed, "monitor", "--seconds=0", "--last=1000", "-o", "json", "--from", full_name(LIAR), "--to", SERVER)
-    event = json.loads(told.stdout.splitlines()[-1])
+    ask = "monitor", "--seconds=0", "--last=1000"
+    drops = *ask, "-o", "json", "--from", full_name(LIAR), "--to", SERVER
+    until(lambda: said(bed, *drops).stdout.strip(), "the drop is told")
+    event = json.loads(said(bed, *drops).stdout.splitlines()[-1])
     assert (event["verdict"], event["reason"], event["direction"]) == ("drop", "policy-closed", "ingress")
     assert (event["source"]["pod"], event["source"]["cluster"]) == ("default/x-wing", "cluster3")
     assert (event["destination"]["pod"], event["destination"]["port"]) == ("default/rebel-base-1", PORT)
     assert "name=x-wing" in event["source"]["labels"]
-    allowed = said(bed, "monitor", "--seconds=0", "--last=1000", "--from", full_name(FRIEND))
-    assert "allow ingress TCP/8080" in allowed.stdout
-    assert "CiliumNetworkPolicy default/rebel-base spec.ingress[0]" in allowed.stdout
+    allowed = partial(said, bed, *ask, "--from", full_name(FRIEND))
+    until(lambda: "allow ingress TCP/8080" in allowed().stdout, lambda: allowed().stdout)
+    assert "CiliumNetworkPolicy default/rebel-base spec.ingress[0]" in allowed().stdout
     assert " dropped: policy-closed: no rule allows it" in said(bed, "monitor", "--counters").stdout
     friend, liar = (said(bed, "policy", "trace", full_name(source), f"{SERVER}:{PORT}") for source in (FRIEND, LIAR))
     assert (friend.returncode, liar.returncode) == (0, 1)
