@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
+
 SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381)
 """Primes: the sizes that a table may have."""
 DEFAULT_SIZE = 251
@@ -61,8 +63,6 @@ def _turns(shares: Sequence[int]) -> Iterator[int]:
 
 def _ways(free: Sequence[int], positions: Sequence[int], strides: Sequence[int], size: int) -> list[Iterator[int]]:
     """For each backend, from where it is, the free entries in its order."""
-    import numpy as np  # here: 15 MB, which a node without Maglev tables saves
-
     entries = np.asarray(free, dtype=np.int64)
     inverse = np.asarray([pow(stride, -1, size) for stride in strides], dtype=np.int64)
     steps = (entries[None, :] - np.asarray(positions)[:, None]) * inverse[:, None] % size

@@ -6,16 +6,17 @@ from ipaddress import ip_address
 from itertools import pairwise
 
 from datapath.layout import MAPS
+from meshd.controlplane import CERTIFICATE_MIN_DAYS
 from meshd.daemon.firstlook import Heard
-from meshd.daemon.netevents import Networks
+from meshd.daemon.prefixindex import PrefixIndex
+from meshd.daemon.presence import HEARTBEAT_MAX_S
 from routing.tunnel import BadTunnel, tunnel_of
 from wire.keys import Kind
 from wire.records import IPNetwork, Node
 
 SHOWN = 10
 """Of one sort, for each pair of clusters."""
-HEARTBEAT_MAX_S, AHEAD_MAX_S = 120.0, 5.0
-CERTIFICATE_MIN_DAYS = 14
+AHEAD_MAX_S = 5.0
 FULL = 0.9
 """Share of a map from which on there is little room."""
 BELIEVED = "a cluster believes itself, the others believe the lower cluster ID"
@@ -88,7 +89,7 @@ def _addresses(clusters: Sequence[Heard]) -> Iterator[str]:
 def _frontends(clusters: Sequence[Heard]) -> Iterator[str]:
     """A pod behind an address that is a ClusterIP elsewhere is not reached from there."""
     cidrs = [(heard.cluster, prefix) for heard in clusters for node in heard.nodes for prefix in node.pod_cidrs()]
-    everywhere = Networks.of(prefix for _, prefix in cidrs)
+    everywhere = PrefixIndex(prefix for _, prefix in cidrs)
     for heard in clusters:
         inside = [(address, name) for address, name in sorted(heard.frontends.items()) if _is_in(address, everywhere)]
         for address, name in inside[:SHOWN]:
@@ -101,9 +102,9 @@ def _frontends(clusters: Sequence[Heard]) -> Iterator[str]:
             yield f"and {len(inside) - SHOWN} more ClusterIPs of {heard.cluster} lie in PodCIDRs"
 
 
-def _is_in(address: str, networks: Networks) -> bool:
+def _is_in(address: str, networks: PrefixIndex) -> bool:
     try:
-        return ip_address(address) in networks
+        return networks.holds(ip_address(address))
     except ValueError:
         return False
 
