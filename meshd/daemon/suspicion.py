@@ -112,7 +112,6 @@ class Suspicion:
             elif self.strays:
                 self.strays.drop(cluster, name)
             if reason is not None or held:
-                held += 1
                 believed[name] = self._verdict(cluster, Kind.IP, name, record, reason)
         return believed
 
