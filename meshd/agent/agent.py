@@ -32,6 +32,7 @@ from meshd.agent.sources.manifests import ManifestSource
 from meshd.agent.sources.reflector import Timing
 from meshd.agent.sources.source import Source
 from meshd.agent.state import LocalState
+from meshd.cancellation import heed_cancellation
 from meshd.config import ConfigError
 from wire import codec
 
@@ -151,6 +152,7 @@ class Agent:
             self._history_lost = True
         except* EtcdUnavailable as lost:
             self._say_unavailable(first_reason(lost))
+        heed_cancellation()
         if time.monotonic() - began < STEADY_S:
             raise ShortSpell
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 import grpc.aio
 
+from meshd.cancellation import heed_cancellation
 from meshd.daemon.etcd import Compacted, TooLarge, WatchStream, list_page, peer_error
 from meshd.daemon.link import PeerRejected, PeerUnavailable
 from meshd.daemon.watch import Changes, ListFrom, WatchFrom, WatchMachine, Why
@@ -107,6 +108,7 @@ class Connection:
         except grpc.aio.AioRpcError as error:
             raise peer_error(error, answered=self._answered) from error
         except BaseExceptionGroup as group:
+            heed_cancellation()
             raise _peer_error_of(group) from group
         raise PeerUnavailable("the watch stream ended")
 

@@ -289,6 +289,25 @@ async def test_a_stream_that_is_over_takes_no_watch_and_that_is_no_bug(etcd: Fak
             await stream.create(WatchFrom(IPS, b"", 1), "other")
 
 
+class EarThatFails(Ear):
+    """It is told to end at the very moment when something fails."""
+
+    task: "asyncio.Task[None] | None" = None
+
+    def confirm(self, held: Held, missing: str) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        raise PeerUnavailable("what failed")
+
+
+async def test_to_be_told_to_end_goes_before_a_failure_at_the_same_moment(etcd: FakeEtcd) -> None:
+    ear = EarThatFails()
+    async with connected(etcd, ear) as task:
+        ear.task = task
+        await asyncio.wait([task], timeout=20)
+        assert task.cancelled()
+
+
 @pytest.mark.parametrize(
     ("config", "error", "says"),
     [
