@@ -8,7 +8,7 @@ content that differs counts.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -39,8 +39,13 @@ class Scan:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def scan_folder(folder: Path, *, own: str, known: Container[str] = ()) -> Scan:
-    """Reads all files; never raises. `known` are the clusters whose files were usable before."""
+_NOTHING = Scan()
+
+
+def scan_folder(folder: Path, *, own: str, known: Scan = _NOTHING) -> Scan:
+    """Reads all files; never raises. `known` are the clusters whose files were usable before: what has not changed is
+    not parsed again.
+    """
     files: dict[str, RemoteFile] = {}
     hashes: dict[str, str] = {}
     problems: dict[str, str] = {}
@@ -54,13 +59,15 @@ def scan_folder(folder: Path, *, own: str, known: Container[str] = ()) -> Scan:
             if path.name == own:
                 continue
             if not is_remote_file(text):
-                if path.name in known:
+                if path.name in known.files:
                     raise BadRemoteFile("says no `endpoints:` any more: mend it, or remove it to leave the cluster")
                 continue
             if not is_cluster_name(path.name):
                 raise BadRemoteFile("its name is no cluster name: 1 to 32 of a-z, 0-9 and '-', no '-' at the ends")
-            files[path.name] = parse_remote_file(path.name, text, folder=folder)
-            hashes[path.name] = sha256(text.encode()).hexdigest()
+            digest = sha256(text.encode()).hexdigest()
+            same = known.files[path.name] if known.hashes.get(path.name) == digest else None
+            files[path.name] = same or parse_remote_file(path.name, text, folder=folder)
+            hashes[path.name] = digest
         except BadRemoteFile as error:
             problems[path.name] = str(error)
     return Scan(files, hashes, problems)
@@ -93,12 +100,13 @@ class Clustermesh:
         self.remotes: dict[str, Remote] = {}
         self.problems: Mapping[str, str] = {}
         self._folder, self._own, self._group, self._make, self._leave = folder, own, group, make, leave
+        self._files: dict[str, RemoteFile] = {}
         self._hashes: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
 
     def refresh(self) -> None:
         """Makes the running remotes those of the folder."""
-        scan = scan_folder(self._folder, own=self._own, known=self._hashes)
+        scan = scan_folder(self._folder, own=self._own, known=Scan(self._files, self._hashes))
         for name, problem in scan.problems.items():
             if self.problems.get(name) != problem:
                 logger.error("clustermesh file cannot be used", extra={"file": name or "-", "reason": problem})
@@ -110,7 +118,7 @@ class Clustermesh:
         for name, file in scan.files.items():
             if self._hashes.get(name) != scan.hashes[name]:
                 self._put(file)
-                self._hashes[name] = scan.hashes[name]
+                self._files[name], self._hashes[name] = file, scan.hashes[name]
 
     async def follow(self) -> NoReturn:
         """Refreshes when the folder moves."""
@@ -132,7 +140,7 @@ class Clustermesh:
     def _remove(self, name: str) -> None:
         self._tasks.pop(name).cancel()
         self.remotes.pop(name).leave()
-        del self._hashes[name]
+        del self._files[name], self._hashes[name]
         self._leave(name)
         logger.info("remote removed", extra={"cluster": name})
 

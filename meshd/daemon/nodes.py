@@ -10,7 +10,7 @@ from typing import TypeVar
 from datapath.entries import Direct, Entry, inner_mtu, node_entry
 from identity.claims import Claims, Rank
 from meshd.daemon.wishes import Wishes
-from routing.plan import Mode, Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
+from routing.plan import Route, RouteKind, Settings, Surroundings, needed_hops, needed_tunnel, plan_node
 from routing.tunnel import ANNOTATION, Tunnel
 from wire.records import IPAddress, IPNetwork, Node
 
@@ -46,6 +46,9 @@ class Nodes:
         self._by_hop: dict[IPAddress, tuple[str, ...]] = {}
         """What the kernel has to be asked for, and for which nodes."""
         self._needs: Needs | None = None
+        self._direct: dict[str, set[str]] = {}
+        self._direct_turns: dict[str, int] = {}
+        self._turn = 0
         self.moved: set[str] = set()
         """Nodes that were planned since somebody last cleared it."""
         self.path_of: Callable[[Node], int] = lambda node: 0
@@ -82,15 +85,24 @@ class Nodes:
         winner = self._claims.winner(address)
         return winner[0] if winner else ""
 
-    def direct(self, cluster: str, names: Iterable[str]) -> frozenset[str]:
+    def direct(self, cluster: str) -> Set[str]:
         """Those nodes of a cluster to which some packets go without a tunnel."""
-        if self._settings.mode_of(cluster) is Mode.TUNNEL:
-            return frozenset()
-        return frozenset(
-            name
-            for name in names
-            if any(route.kind is RouteKind.DIRECT for route in self.routes.get(f"{cluster}/{name}", ()))
-        )
+        return self._direct.get(cluster, frozenset())
+
+    def direct_turn(self, cluster: str) -> int:
+        """Another number whenever these are others; 0 if there are none."""
+        return self._direct_turns.get(cluster, 0)
+
+    def _note_direct(self, claimant: str, is_direct: bool) -> None:
+        cluster, _, name = claimant.partition("/")
+        names = self._direct.setdefault(cluster, set()) if is_direct else self._direct.get(cluster, set())
+        if is_direct is (name in names):
+            return
+        (names.add if is_direct else names.discard)(name)
+        self._turn += 1
+        self._direct_turns[cluster] = self._turn
+        if not names:
+            del self._direct[cluster], self._direct_turns[cluster]
 
     def conflicts(self) -> Iterable[tuple[IPAddress, list[str]]]:
         """Node addresses that several nodes claim, with these nodes, the believed one first."""
@@ -183,6 +195,7 @@ class Nodes:
         entries: dict[IPAddress, Entry | None] = {}
         self.waiting.discard(claimant)
         self.moved.add(claimant)
+        routes: tuple[Route, ...] = ()
         if node is None:
             self.routes.pop(claimant, None)
         else:
@@ -192,6 +205,7 @@ class Nodes:
             else:
                 self.waiting.add(claimant)
                 entries = dict.fromkeys(_addresses(node))
+        self._note_direct(claimant, any(route.kind is RouteKind.DIRECT for route in routes))
         before = self._claimed.pop(claimant, ())
         if entries:
             self._claimed[claimant] = tuple(entries)

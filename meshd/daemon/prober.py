@@ -167,16 +167,20 @@ class Prober:
     def forget(self, cluster: str) -> None:
         self._targets.pop(cluster, None)
 
+    def answers(self, cluster: str) -> bool | None:
+        """Whether one of its nodes answers; None: not known."""
+        found = {target.answers() for target in self._targets.get(cluster, {}).values()}
+        return True if True in found else None if None in found or not found else False
+
     def evidence(self, cluster: str) -> Evidence:
         targets = self._targets.get(cluster)
         if not targets:
             return NO_EVIDENCE
-        answers = {target.answers() for target in targets.values()}
         results = [result for target in targets.values() for result in target.results]
         times = [result for result in results if result is not None]
         return Evidence(
             nodes=len(targets),
-            answers=True if True in answers else None if None in answers else False,
+            answers=self.answers(cluster),
             rtt_s=median(times) if times else None,
             loss=1 - len(times) / len(results) if results else None,
             path_mtu=min((t.path.found for t in targets.values() if t.path.found is not None), default=None),

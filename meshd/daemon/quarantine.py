@@ -23,24 +23,49 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, Kind], dict[str, Held]] = {}
+        self._reasons: dict[tuple[str, Kind], Counter[str]] = {}
+        self.turn = 0
+        """Another number whenever something else is held."""
+        self._turns: dict[tuple[str, Kind], int] = {}
 
     def note(self, cluster: str, kind: Kind, name: str, reason: str | None, now: float) -> None:
         """The record is refused for this reason, or (None) is not (any more)."""
         held = self._held.get((cluster, kind))
         if reason is None:
-            if held is not None and held.pop(name, None) is not None and not held:
-                del self._held[cluster, kind]
+            if held is not None and (past := held.pop(name, None)) is not None:
+                self._count(cluster, kind, past.reason, -1)
+                if not held:
+                    self._drop((cluster, kind))
             return
         if held is None:
             held = self._held[cluster, kind] = {}
         known = held.get(name)
         if known is None or known.reason != reason:
             held[name] = Held(reason, now)
+            self._count(cluster, kind, reason, 1)
+            if known is not None:
+                self._count(cluster, kind, known.reason, -1)
+
+    def _count(self, cluster: str, kind: Kind, reason: str, change: int) -> None:
+        self.turn += 1
+        self._turns[cluster, kind] = self.turn
+        counts = self._reasons.setdefault((cluster, kind), Counter())
+        counts[reason] += change
+        if not counts[reason]:
+            del counts[reason]
+
+    def _drop(self, key: tuple[str, Kind]) -> None:
+        self.turn += 1
+        del self._held[key], self._reasons[key], self._turns[key]
 
     def forget(self, cluster: str) -> None:
         """Everything of this cluster."""
         for key in [key for key in self._held if key[0] == cluster]:
-            del self._held[key]
+            self._drop(key)
+
+    def turn_of(self, cluster: str, kind: Kind) -> int:
+        """Another number whenever something else of this is held; 0 if nothing is."""
+        return self._turns.get((cluster, kind), 0)
 
     def count(self, cluster: str, kind: Kind) -> int:
         """How many names are held."""
@@ -54,7 +79,7 @@ class Quarantine:
 
     def reasons(self, cluster: str, kind: Kind) -> Counter[str]:
         """How many names are held, by reason."""
-        return Counter(held.reason for held in self._held.get((cluster, kind), {}).values())
+        return self._reasons.get((cluster, kind), Counter()).copy()
 
     def kinds(self) -> list[tuple[str, Kind]]:
         """Clusters and kinds of which something is held."""

@@ -25,6 +25,8 @@ class Vigil:
         self._aimed: dict[str, object] = {}
         self._answers: dict[str, bool | None] = {}
         self._refused: dict[tuple[str, Kind], frozenset[str]] = {}
+        self._judged = 0
+        """The quarantine's turn that was looked at."""
 
     def look(self, remotes: Iterable[Remote], prober: Prober | None, now: float) -> None:
         for remote in remotes:
@@ -44,7 +46,7 @@ class Vigil:
             del self._refused[key]
 
     def _judge(self, remote: Remote, prober: Prober | None, now: float) -> None:
-        answers = prober.evidence(remote.cluster).answers if prober else None
+        answers = prober.answers(remote.cluster) if prober else None
         if answers is False and self._answers.get(remote.cluster) is not False:
             remote.suspect()
         self._answers[remote.cluster] = answers
@@ -62,18 +64,25 @@ class Vigil:
         state = self._store.clusters.get(cluster)
         if state is None or not (shelf := state.shelves.get(Kind.NODE)):
             return
-        direct = self._mesh.nodes.direct(cluster, shelf.records)
-        refusals = self._mesh.suspicion.quarantine.reasons(cluster, Kind.NODE)
-        stand = (shelf.revision, len(shelf.records), refusals, direct)
+        nodes, quarantine = self._mesh.nodes, self._mesh.suspicion.quarantine
+        stand = (
+            shelf.revision,
+            len(shelf.records),
+            quarantine.turn_of(cluster, Kind.NODE),
+            nodes.direct_turn(cluster),
+        )
         if self._aimed.get(cluster) != stand:
             self._aimed[cluster] = stand
-            refused = set(self._mesh.suspicion.quarantine.names(cluster, Kind.NODE))
-            nodes = [cast(Node, node) for name, node in shelf.records.items() if name not in refused]
-            prober.aim(cluster, nodes, direct)
+            refused = set(quarantine.names(cluster, Kind.NODE))
+            believed = [cast(Node, node) for name, node in shelf.records.items() if name not in refused]
+            prober.aim(cluster, believed, nodes.direct(cluster))
 
     def _tell_refused(self) -> None:
         """A reason that was not there a second ago."""
         quarantine = self._mesh.suspicion.quarantine
+        if quarantine.turn == self._judged:
+            return
+        self._judged = quarantine.turn
         seen = {(cluster, kind): quarantine.reasons(cluster, kind) for cluster, kind in quarantine.kinds()}
         for (cluster, kind), reasons in seen.items():
             for reason in reasons.keys() - self._refused.get((cluster, kind), frozenset()):

@@ -51,9 +51,21 @@ def test_a_folder_that_cannot_be_read_is_a_problem_of_its_own(tmp_path: Path) ->
 
 
 def test_a_known_cluster_whose_file_is_emptied_has_not_left(folder: Path) -> None:
+    known = scan_folder(folder, own="cluster1")
     (folder / "cluster2").write_text("")
     assert scan_folder(folder, own="cluster1").problems == {}
-    scan = scan_folder(folder, own="cluster1", known={"cluster2"})
+    scan = scan_folder(folder, own="cluster1", known=known)
     assert "endpoints:" in scan.problems["cluster2"]
     (folder / "cluster2").unlink()
-    assert scan_folder(folder, own="cluster1", known={"cluster2"}).problems == {}
+    assert scan_folder(folder, own="cluster1", known=known).problems == {}
+
+
+def test_only_what_has_changed_is_parsed_again(folder: Path) -> None:
+    (folder / "cluster3").write_text(TEXT)
+    known = scan_folder(folder, own="cluster1")
+    (folder / "cluster3").write_text(TEXT + "\n")
+    (folder / "cluster2").touch()
+    scan = scan_folder(folder, own="cluster1", known=known)
+    assert scan.files == known.files
+    assert scan.files["cluster2"] is known.files["cluster2"]
+    assert scan.files["cluster3"] is not known.files["cluster3"]

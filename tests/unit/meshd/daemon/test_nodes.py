@@ -95,9 +95,13 @@ def test_a_peer_goes_direct_and_back_by_one_entry() -> None:
     world.ask()
     (line,) = world.seen()
     assert "direct4=Direct(ifindex=2, hop=IPv4Address('172.18.2.11'), mtu=1500)" in line
+    assert world.nodes.direct("cluster2") == {"n1"}
+    turn = world.nodes.direct_turn("cluster2")
     gone = Surroundings({ip_address("172.18.2.11"): None}, world.nodes.surroundings.ends)
     world.take(world.nodes.surround(gone))
     assert world.seen() == by_tunnel, "the link went"
+    assert not world.nodes.direct("cluster2")
+    assert world.nodes.direct_turn("cluster2") != turn
     world.take(world.nodes.configure(HERE))
     world.ask()
     assert world.seen() == by_tunnel
