@@ -19,8 +19,10 @@ from datapath.pins import PinsError, Programs
 from datapath.places import AttachError
 from datapath.ringbuf import Ring
 from meshd.daemon.config import DaemonConfig
-from meshd.daemon.kernel import MAPS, MapTarget, PodTarget, RouteTarget
+from meshd.daemon.kernel import MAPS, MapTarget
+from meshd.daemon.podtarget import PodTarget
 from meshd.daemon.policing import POLICY_MAPS
+from meshd.daemon.routetarget import RouteTarget
 from meshd.daemon.survey import Survey, Surveyor
 from meshd.daemon.underlay import netns_cookie, underlay_mtu
 from meshd.daemon.wantedroutes import BOTH

@@ -21,7 +21,7 @@ from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
-from meshd.daemon.kernel import BACKEND_MAPS, MapShape, PodShape, PolicyShape, RouteShape
+from meshd.daemon.kernel import BACKEND_MAPS, MapShape, PolicyShape
 from meshd.daemon.members import Members
 from meshd.daemon.memory import Tidying, tidy
 from meshd.daemon.memory import set_up as set_up_memory
@@ -29,6 +29,7 @@ from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
 from meshd.daemon.narrow import Narrow
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
+from meshd.daemon.podtarget import PodShape
 from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
 from meshd.daemon.readiness import Readiness
@@ -36,6 +37,7 @@ from meshd.daemon.remote import Remote
 from meshd.daemon.remotefile import RemoteFile
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
+from meshd.daemon.routetarget import RouteShape
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.underlay import interfaces

@@ -21,9 +21,10 @@ from datapath.slots import CHANCE_ONE
 from identity.numbering import identity_range
 from meshd.daemon.backends import PROTOCOLS, Endpoint, endpoint_of
 from meshd.daemon.frontends import FrontendKey
-from meshd.daemon.kernel import MAPS, MapShape, MapTarget, PodShape
+from meshd.daemon.kernel import MAPS, MapShape, MapTarget
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import Mesh
+from meshd.daemon.podtarget import PodShape
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes

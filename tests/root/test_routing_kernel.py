@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from meshd.daemon.kernel import KernelRoutes, RouteShape, RouteTarget
+from meshd.daemon.routetarget import KernelRoutes, RouteShape, RouteTarget
 from meshd.daemon.wantedroutes import ROUTES
 from meshd.reconcile.execution import execute
 from meshd.reconcile.loop import Reconciler

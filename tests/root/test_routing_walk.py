@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from datapath.loader import Loaded, LoadSettings, ensure_loaded
-from meshd.daemon.kernel import RouteShape, RouteTarget, describe_entry
+from meshd.daemon.kernel import describe_entry
 from meshd.daemon.nodes import Nodes
 from meshd.daemon.prefixes import Prefixes
+from meshd.daemon.routetarget import RouteShape, RouteTarget
 from meshd.daemon.survey import Survey
 from meshd.daemon.underlay import underlay_mtu
 from meshd.daemon.wantedroutes import BOTH, WantedRoutes

@@ -16,11 +16,13 @@ from certs.names import Leaf
 from meshd.daemon.checks import read_local_file
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath
-from meshd.daemon.kernel import MAPS, MapTarget, PinnedMaps, PodTarget, RouteTarget
+from meshd.daemon.kernel import MAPS, MapTarget, PinnedMaps
+from meshd.daemon.podtarget import PodTarget
 from meshd.daemon.policing import POLICY_MAPS
 from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
+from meshd.daemon.routetarget import RouteTarget
 from meshd.daemon.wantedroutes import BOTH
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps

@@ -20,9 +20,10 @@ from typing import cast
 from datapath.description import decode
 from datapath.entries import Entry
 from identity.numbering import identity_range
-from meshd.daemon.kernel import MAPS, MapShape, MapTarget, PodShape, PodTarget, describe_entry
+from meshd.daemon.kernel import MAPS, MapShape, MapTarget, describe_entry
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
+from meshd.daemon.podtarget import PodShape, PodTarget
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes

@@ -27,9 +27,10 @@ from globalsvc.merge import FrontendName, GlobalService, Place, merge
 from globalsvc.preferences import Balancing
 from identity.numbering import identity_range
 from meshd.daemon.backends import PROTOCOLS, endpoint_text
-from meshd.daemon.kernel import MapShape, MapTarget, PodShape
+from meshd.daemon.kernel import MapShape, MapTarget
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import Mesh
+from meshd.daemon.podtarget import PodShape
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes

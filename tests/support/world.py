@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from identity.numbering import identity_range
-from meshd.daemon.kernel import MapShape, PodShape, describe_entry
+from meshd.daemon.kernel import MapShape, describe_entry
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
+from meshd.daemon.podtarget import PodShape
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from identity.numbering import identity_range
 from meshd.daemon.allowance import Allowance
-from meshd.daemon.kernel import MapShape, PodShape, describe_entry
+from meshd.daemon.kernel import MapShape, describe_entry
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import Mesh
+from meshd.daemon.podtarget import PodShape
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes
