@@ -8,6 +8,7 @@ import hashlib
 import platform
 import re
 import sysconfig
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from datapath.maglev import DEFAULT_SIZE
 
 FOLDER = Path(__file__).parent / "bpf"
 _MAIN = "mesh.bpf.c"
+_CLOCK_MONOTONIC_COARSE = 6  # it goes by the kernel's ticks, so that its resolution tells how long one is
 _INCLUDE = re.compile(r'#include "([\w.]+)"')
 
 
@@ -45,6 +47,7 @@ def read_source(pins: Path, sizes: Mapping[str, int], maglev_size: int = DEFAULT
         flags.append(f"-D{name.upper()}_SIZE={sizes.get(name, spec.size)}")
     flags.append(f"-DMD_MAGLEV_ENTRIES={maglev_size}")
     flags.append(f"-DMD_EVENTS_SIZE={EVENTS_SIZE}")
+    flags.append(f"-DMD_HZ={round(1 / time.clock_getres(_CLOCK_MONOTONIC_COARSE))}")
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     flags += ["-idirafter", "/usr/include", "-idirafter", f"/usr/include/{triplet}"]
     return Source(_expand(_MAIN, set()), tuple(flags))

@@ -15,6 +15,12 @@
 #define CT_TALKING_S 180
 #define CT_ESTABLISHED_S 8000
 
+/* Of the machine. The kernel's count of ticks is read without a call; MD_HZ of them make a second. */
+static __always_inline __u32 seconds(void)
+{
+	return bpf_jiffies64() / MD_HZ;
+}
+
 /* Both keys, of which the packet's family uses one. `outbound`: the pod is the packet's source. */
 static __always_inline void key4(struct ct4_key *key, struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound)
 {
@@ -73,6 +79,7 @@ static __always_inline bool ct_is_reply(struct ct *ct, bool outbound)
 	return outbound != !!(ct->flags & CT_OUTBOUND);
 }
 
+/* Notes that a packet of it was seen. */
 static __always_inline void ct_see(struct ct *ct, struct l4 *l4, __u32 flags, __u32 now_s)
 {
 	if (l4->tcp_flags & (TCP_FIN | TCP_RST))
@@ -83,21 +90,30 @@ static __always_inline void ct_see(struct ct *ct, struct l4 *l4, __u32 flags, __
 		ct->seen_s = now_s;
 }
 
+/* A port that is used again has its entry written over: none has to be had, linked, and the old one let go. */
 static __always_inline void ct_begin(struct packet *p, struct l4 *l4, __u32 ifindex, bool outbound, __u64 revision,
 				     __u32 now_s)
 {
-	struct ct ct = {.revision = revision, .seen_s = now_s, .flags = outbound ? CT_OUTBOUND : 0};
+	struct ct ct = {.revision = revision, .seen_s = now_s, .flags = outbound ? CT_OUTBOUND : 0}, *held;
 
 	if (p->source.family == FAMILY_V4) {
 		struct ct4_key key = {};
 
 		key4(&key, p, l4, ifindex, outbound);
-		md_ct4.update(&key, &ct);
+		held = md_ct4.lookup(&key);
+		if (held)
+			*held = ct;
+		else
+			md_ct4.update(&key, &ct);
 	} else {
 		struct ct6_key key = {};
 
 		key6(&key, p, l4, ifindex, outbound);
-		md_ct6.update(&key, &ct);
+		held = md_ct6.lookup(&key);
+		if (held)
+			*held = ct;
+		else
+			md_ct6.update(&key, &ct);
 	}
 }
 

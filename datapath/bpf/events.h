@@ -23,10 +23,10 @@ struct md_events_table_t {
 __attribute__((section("maps/ringbuf:" MD_PINS "/md_events"))) struct md_events_table_t md_events = {
 	.max_entries = MD_EVENTS_SIZE};
 
-static __always_inline bool may_tell(__u64 now, __u32 reason)
+static __always_inline bool may_tell(__u32 reason)
 {
 	struct limit *limit = md_limit.lookup(&reason);
-	__u64 window = now / EVENT_WINDOW_NS;
+	__u64 window = bpf_ktime_get_coarse_ns() / EVENT_WINDOW_NS;
 
 	if (!limit)
 		return false;
@@ -40,14 +40,13 @@ static __always_inline bool may_tell(__u64 now, __u32 reason)
 static __always_inline void tell(struct __sk_buff *skb, struct packet *p, struct l4 *l4, struct policed *pod,
 				 __u32 peer, __u32 reason)
 {
-	__u64 now = bpf_ktime_get_ns();
-	struct event *event = may_tell(now, reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
+	struct event *event = may_tell(reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
 
 	if (!event) {
 		count(EVENT_SUPPRESSED, skb->len);
 		return;
 	}
-	event->time_ns = now;
+	event->time_ns = bpf_ktime_get_ns();
 	event->reason = reason;
 	event->ifindex = skb->ifindex;
 	event->subject = pod->identity;
@@ -69,15 +68,14 @@ static __always_inline void tell(struct __sk_buff *skb, struct packet *p, struct
 /* A socket hook refuses a socket of this network namespace that asked for a frontend. */
 static __always_inline void tell_refusal(__u64 netns, struct front_key *front, __u32 reason)
 {
-	__u64 now = bpf_ktime_get_ns();
-	struct event *event = may_tell(now, reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
+	struct event *event = may_tell(reason) ? md_events.ringbuf_reserve(sizeof(*event)) : 0;
 
 	if (!event) {
 		count(EVENT_SUPPRESSED, 0);
 		return;
 	}
 	__builtin_memset(event, 0, sizeof(*event));
-	event->time_ns = now;
+	event->time_ns = bpf_ktime_get_ns();
 	event->reason = reason;
 	__builtin_memcpy(event->destination, front->address, sizeof(event->destination));
 	event->destination_port = front->port;

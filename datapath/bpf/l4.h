@@ -73,6 +73,24 @@ static __always_inline bool read_l4(struct __sk_buff *skb, __u32 at, __u8 protoc
 	return true;
 }
 
+/* The same of TCP and UDP without a helper; false where that cannot be, which says nothing of the packet. */
+static __always_inline bool peek_l4(struct __sk_buff *skb, struct packet *p, struct l4 *l4)
+{
+	bool tcp = p->protocol == IPPROTO_TCP;
+	void *at = (void *)(long)skb->data + (p->l4_offset & L4_OFFSET_MASK);
+	__be16 *ports = at;
+
+	if (!p->l4_offset || (!tcp && p->protocol != IPPROTO_UDP))
+		return false;
+	if (at + (tcp ? TCP_FLAGS_OFFSET + 1 : 4) > (void *)(long)skb->data_end)
+		return false;
+	l4->source_port = ports[0];
+	l4->destination_port = l4->policy_port = ports[1];
+	if (tcp)
+		l4->tcp_flags = ((__u8 *)at)[TCP_FLAGS_OFFSET];
+	return true;
+}
+
 /* The first packet of a TCP connection. */
 static __always_inline bool l4_begins(struct l4 *l4)
 {

@@ -41,12 +41,8 @@
 #include "socket_lb.h"
 #include "service_ct.h"
 #include "handover.h"
+#include "send.h"
 #include "policy.h"
-
-static __always_inline bool is_ours(struct peer *peer)
-{
-	return peer && peer->flags & PEER_REMOTE && peer->flags & (PEER_TUNNEL4 | PEER_TUNNEL6 | PEER_UNREACHABLE);
-}
 
 /* A pod of this cluster: the CNI's to reach, and no node. */
 static __always_inline bool is_local(struct peer *peer)
@@ -54,31 +50,9 @@ static __always_inline bool is_local(struct peer *peer)
 	return peer && !(peer->flags & PEER_REMOTE) && peer->identity >= IDENTITY_FIRST;
 }
 
-static __always_inline void decrement_ttl(struct __sk_buff *skb, struct packet *p)
-{
-	struct { __u8 ttl, protocol; __sum16 check; } word = {.ttl = p->ttl - 1, .protocol = p->protocol};
-	__u32 sum = p->check + be16(0x0100); /* RFC 1141; one store is cheaper than a store and a helper */
-
-	if (p->source.family == FAMILY_V6) {
-		bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct ipv6hdr, hop_limit), &word.ttl, 1, 0);
-		return;
-	}
-	word.check = sum + (sum >= 0xffff);
-	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, ttl), &word, sizeof(word), 0);
-}
-
-/* Between nodes and pods the stack has no way back that strict reverse path filters allow. */
-static __always_inline bool is_for_stack(struct endpoint *pod, struct addr_key *other)
-{
-	return pod->flags & ENDPOINT_STACK && !md_node.lookup(other);
-}
-
 static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p, struct way *way)
 {
-	struct endpoint *source;
-	struct node *node;
 	struct peer *peer;
-	__u32 reason;
 
 	if (!parse(skb, p))
 		return TC_ACT_UNSPEC;
@@ -103,39 +77,15 @@ static __always_inline int send_from_pod(struct __sk_buff *skb, struct packet *p
 		peer = lookup_reply(p);
 	if (!peer)
 		return TC_ACT_UNSPEC;
-	source = md_endpoint.lookup(&p->source);
-	if (!source || source->ifindex != skb->ifindex)
-		return drop(skb, DROP_SPOOFED);
-	if (peer->flags & PEER_UNREACHABLE)
-		return drop(skb, DROP_PEER_WITHDRAWN);
-	/* The stack answers "time exceeded"; it forwards nothing with that TTL. */
-	if (p->ttl <= 1)
-		return TC_ACT_UNSPEC;
-	node = lookup_node(peer);
-	reason = select_way(node, peer, p->source.family, way);
-	if (reason)
-		return drop(skb, reason);
-	if (is_too_big(skb, p, way->mtu))
-		return drop(skb, DROP_TOO_BIG);
-	clamp_mss(skb, p, way->mtu);
-	if (is_for_stack(source, &p->destination))
-		return TC_ACT_UNSPEC;
-	decrement_ttl(skb, p);
-	return carry(skb, way, node, peer, p->source.family, source->identity);
+	return send_to_peer(skb, p, way, peer);
 }
 
 static __always_inline int judged_from_pod(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct way way = {};
-	int verdict = send_from_pod(skb, &p, &way);
 
-	if (verdict < DROPPED)
-		return verdict;
-	tell_drop(skb, DIRECTION_EGRESS, verdict - DROPPED);
-	if (verdict == DROPPED + DROP_TOO_BIG)
-		return answer_too_big(skb, &p, way.mtu);
-	return verdict == DROPPED + DROP_PEER_WITHDRAWN ? answer_withdrawn(skb, &p) : TC_ACT_SHOT;
+	return answered(skb, &p, &way, send_from_pod(skb, &p, &way));
 }
 
 /* tc ingress of the host side of a pod's veth. */

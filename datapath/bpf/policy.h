@@ -17,7 +17,9 @@
 #include "ct.h"
 #include "events.h"
 #include "handover.h"
+#include "known.h"
 #include "lookup.h"
+#include "send.h"
 #include "service_ct.h"
 
 #define IDENTITY_WORLD 2
@@ -125,16 +127,60 @@ static __always_inline bool is_about_tracked(struct __sk_buff *skb, struct packe
 	return ct_find(&q, &l4, ifindex, false, now_s) || ct_find(&q, &l4, ifindex, true, now_s);
 }
 
+/* What holds for the pod; 0: nothing does. The identity is the interface's, if it is not known from a delivery. */
+static __always_inline struct subject *find_subject(struct policed *pod, bool delivery)
+{
+	struct iface *iface;
+
+	if (!delivery) {
+		iface = md_iface.lookup(&pod->ifindex);
+		if (!iface)
+			return 0;
+		pod->identity = iface->identity;
+	}
+	return md_subject.lookup(&pod->identity);
+}
+
 /* Both have spoken under these addresses, and no flow was ever translated: neither is a frontend. */
 static __always_inline bool is_settled(struct ct *ct)
 {
 	return ct->flags & CT_REPLIED && !in_use(USED_NAT);
 }
 
+/* What most packets are, by as few calls as can be: of a tracked connection that goes on. False: ask police(). What
+ * answers needs no rules, and goes to whoever spoke first: to no frontend. */
+static __always_inline bool goes_on(struct __sk_buff *skb, struct packet *p, struct policed *pod, struct l4 *l4,
+				    bool delivery)
+{
+	bool outbound = pod->direction == DIRECTION_EGRESS;
+	struct policed same = *pod;
+	struct subject *subject;
+	__u32 now_s;
+	struct ct *ct;
+
+	if (!peek_l4(skb, p, l4) || l4_begins(l4) || (outbound && in_use(USED_NAT)))
+		return false;
+	now_s = seconds();
+	ct = ct_find(p, l4, pod->ifindex, outbound, now_s);
+	if (!ct)
+		return false;
+	if (ct_is_reply(ct, outbound)) {
+		ct_see(ct, l4, CT_REPLIED, now_s);
+		return true;
+	}
+	if (outbound && !(ct->flags & CT_REPLIED))
+		return false;
+	subject = find_subject(&same, delivery);
+	if (!subject || subject->revision != ct->revision)
+		return false;
+	ct_see(ct, l4, 0, now_s);
+	return true;
+}
+
 static __always_inline int police(struct __sk_buff *skb, struct packet *p, struct policed *pod,
 				  struct subject *subject)
 {
-	__u32 now_s = bpf_ktime_get_coarse_ns() / 1000000000ULL, peer, reason;
+	__u32 now_s = seconds(), peer, reason;
 	bool outbound = pod->direction == DIRECTION_EGRESS;
 	struct l4 l4 = {};
 	struct ct *ct;
@@ -193,34 +239,17 @@ static __always_inline int police(struct __sk_buff *skb, struct packet *p, struc
 	return TC_ACT_UNSPEC;
 }
 
-static __always_inline int police_interface(struct __sk_buff *skb, __u8 direction)
-{
-	__u32 ifindex = skb->ifindex;
-	struct iface *iface = md_iface.lookup(&ifindex);
-	struct policed pod = {.ifindex = ifindex, .direction = direction};
-	struct subject *subject;
-	struct packet p = {};
-
-	if (!iface)
-		return TC_ACT_UNSPEC;
-	pod.identity = iface->identity;
-	subject = md_subject.lookup(&pod.identity);
-	if (!subject || !parse(skb, &p))
-		return TC_ACT_UNSPEC;
-	if (direction == DIRECTION_EGRESS) {
-		parse_tcp(skb, &p);
-		skb->cb[0] = TRANSLATED;
-	}
-	return police(skb, &p, &pod, subject);
-}
-
 /* For what is delivered past policy_in; an answer has its backend's address yet. */
 static __always_inline int police_delivery(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
 {
 	struct policed pod = {.identity = endpoint->identity, .ifindex = endpoint->ifindex,
 			      .direction = DIRECTION_INGRESS};
-	struct subject *subject = md_subject.lookup(&pod.identity);
+	struct subject *subject;
+	struct l4 l4 = {};
 
+	if (goes_on(skb, p, &pod, &l4, true))
+		return TC_ACT_UNSPEC;
+	subject = find_subject(&pod, true);
 	return subject ? police(skb, p, &pod, subject) : TC_ACT_UNSPEC;
 }
 
@@ -239,16 +268,51 @@ static __always_inline __u32 judge_unattached(struct __sk_buff *skb, struct pack
 	return judge(subject, &pod, identity_of(&p->source), p->protocol, l4.policy_port);
 }
 
+/* What goes on to a known pod of another cluster needs nothing else of from_pod; but that clamps the MSS. */
+static __always_inline int send_on(struct __sk_buff *skb, struct packet *p, struct l4 *l4)
+{
+	struct peer *peer = 0;
+	struct way way = {};
+
+	if (!(l4->tcp_flags & TCP_SYN) && may_concern(skb, false))
+		peer = md_ipcache.lookup(&p->destination);
+	return is_ours(peer) ? answered(skb, p, &way, send_to_peer(skb, p, &way, peer)) : TC_ACT_UNSPEC;
+}
+
 /* tc ingress of the host side of a pod's veth, before from_pod. */
 int policy_out(struct __sk_buff *skb)
 {
-	return told(skb, DIRECTION_EGRESS, police_interface(skb, DIRECTION_EGRESS));
+	struct policed pod = {.ifindex = skb->ifindex, .direction = DIRECTION_EGRESS};
+	struct subject *subject;
+	struct packet p = {};
+	struct l4 l4 = {};
+
+	if (!parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	if (goes_on(skb, &p, &pod, &l4, false)) {
+		skb->cb[0] = TRANSLATED;
+		return send_on(skb, &p, &l4);
+	}
+	subject = find_subject(&pod, false);
+	if (!subject)
+		return TC_ACT_UNSPEC;
+	parse_tcp(skb, &p);
+	skb->cb[0] = TRANSLATED;
+	return told(skb, DIRECTION_EGRESS, police(skb, &p, &pod, subject));
 }
 
 /* tc egress of the host side of a pod's veth, before to_pod. */
 int policy_in(struct __sk_buff *skb)
 {
-	return told(skb, DIRECTION_INGRESS, police_interface(skb, DIRECTION_INGRESS));
+	struct policed pod = {.ifindex = skb->ifindex, .direction = DIRECTION_INGRESS};
+	struct subject *subject;
+	struct packet p = {};
+	struct l4 l4 = {};
+
+	if (!parse(skb, &p) || goes_on(skb, &p, &pod, &l4, false))
+		return TC_ACT_UNSPEC;
+	subject = find_subject(&pod, false);
+	return subject ? told(skb, DIRECTION_INGRESS, police(skb, &p, &pod, subject)) : TC_ACT_UNSPEC;
 }
 
 #endif

@@ -94,7 +94,7 @@ enum ct_flag {
 /* Value of md_ct4 and md_ct6. */
 struct ct {
 	__u64 revision; /* of the subject when the connection was allowed */
-	__u32 seen_s;   /* last packet: seconds since the machine started */
+	__u32 seen_s;   /* last packet: seconds, from a beginning of the kernel's own */
 	__u32 flags;    /* enum ct_flag */
 };
 _Static_assert(sizeof(struct ct) == 16, "ct");

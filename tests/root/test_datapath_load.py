@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from datapath import entries, loader
+from datapath import bpf, entries, loader
 from datapath.attach import attach_endpoint, attach_tunnel, uses_tcx
+from datapath.compile import TC_PROGRAMS
 from datapath.hooks import HookError
 from datapath.interface import find_endpoint
 from datapath.loader import LoadError, LoadSettings, PinMismatch, ensure_loaded
@@ -66,6 +67,16 @@ def test_hooks_of_a_cgroup_that_was_made_anew_are_attached_again(settings: LoadS
     settings.cgroup.mkdir()
     assert ensure_loaded(settings).written == HOOKS
     assert ensure_loaded(settings).written == ()
+
+
+def test_the_verifier_has_room(settings: LoadSettings) -> None:
+    loaded = ensure_loaded(settings)
+    steps = {}
+    for name in (*TC_PROGRAMS, *HOOKS):
+        with bpf.opened(loaded.programs.path(name)) as fd:
+            told = dict(line.split(":", 1) for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines())
+        steps[name] = int(told["verified_insns"])
+    assert max(steps.values()) <= 500_000, f"of 1 000 000, and kernels differ in what they leave out: {steps}"
 
 
 def test_an_upgrade_replaces_programs_and_keeps_maps(settings: LoadSettings, monkeypatch: pytest.MonkeyPatch) -> None:

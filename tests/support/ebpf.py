@@ -29,6 +29,7 @@ _NAMES = {
     23: "redirect",
     26: "skb_load_bytes",
     32: "skb_change_type",
+    118: "jiffies64",
     152: "redirect_neigh",
     155: "redirect_peer",
     160: "ktime_get_coarse_ns",
