@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.kube_proxy import shown
 from bench.lb_changes import measure_changes, measure_growth, measure_tables
 from bench.lb_nodes import (
     BACKENDS,
@@ -109,7 +110,9 @@ def ways(program: Path, services: int) -> Iterator[list[Way]]:
             stack.enter_context(nodes[name].stack)
             nodes[name].create()
         mesh = add_mesh(nodes["mesh"], bpffs, services)
-        add_iptables(nodes["ipt"], services)
+        rules = add_iptables(nodes["ipt"], services)
+        if services == max(SERVICES):
+            print("the iptables peer is set up with:", *shown(rules), sep="\n  ", file=sys.stderr)
         add_nftables(nodes["nft"], services)
         for node in nodes.values():
             stack.enter_context(serving(program, node))

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address
 from pathlib import Path
 
+from bench import kube_proxy
 from datapath.attach import attach_endpoint
 from datapath.entries import (
     Entry,
@@ -27,6 +28,7 @@ from meshd.testbed import cgroup as cgroups
 from meshd.testbed import netns
 
 CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
+PODS = IPv4Network("10.0.0.0/24")
 FRONTEND = IPv4Address("30.1.0.0")
 PORT, BACKENDS = 8080, 4
 TCP = 6
@@ -77,19 +79,13 @@ def measured(services: int) -> int:
     return services // 2
 
 
-def add_iptables(node: Node, services: int) -> None:
-    """As kube-proxy's iptables mode: a rule for each service, chains of DNAT with statistic for the backends."""
-    lines = ["*nat", ":KUBE-SERVICES - [0:0]", "-A PREROUTING -j KUBE-SERVICES"]
-    for number in range(services):
-        chain = f"KUBE-SVC-{number}"
-        lines += [f":{chain} - [0:0]", f"-A KUBE-SERVICES -d {frontend(number)}/32 -p tcp -m tcp --dport 80 -j {chain}"]
-        if number != measured(services):
-            continue
-        for n in range(BACKENDS):
-            choice = f"-m statistic --mode random --probability {1 / (BACKENDS - n):.8f} " if n < BACKENDS - 1 else ""
-            lines.append(f"-A {chain} -p tcp {choice}-j DNAT --to-destination {SERVER}:{PORT + n}")
-    text = "\n".join([*lines, "COMMIT", ""])
+def add_iptables(node: Node, services: int) -> list[str]:
+    """As kube-proxy's iptables mode (bench/kube_proxy.py); the lines for iptables-restore."""
+    frontends, backends = [frontend(n) for n in range(services)], [(SERVER, PORT + n) for n in range(BACKENDS)]
+    lines = kube_proxy.rules(frontends, measured(services), PODS, backends)
+    text = "\n".join([*lines, ""])
     subprocess.run(["iptables-restore"], input=text, text=True, check=True, preexec_fn=netns.entering(node.namespace()))
+    return lines
 
 
 def add_nftables(node: Node, services: int) -> None:
