@@ -3,6 +3,7 @@ what is desired to the reconcilers, and says what may be pruned because everybod
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Set
 from ipaddress import ip_address
 from typing import cast
@@ -289,8 +290,11 @@ class Mesh:
         return lambda name: self.suspicion.believed_ip(cluster, name)
 
     def _wish(self, wishes: Wishes) -> None:
+        by_map: defaultdict[str, dict[bytes, bytes | None]] = defaultdict(dict)
         for (map, key), value in wishes.items():
-            self._maps.want(map, key, value)
+            by_map[map][key] = value
+        for map, wanted in by_map.items():
+            self._maps.want_all(map, wanted)
 
     # What was found at the start, and who has to be heard before it may go.
 

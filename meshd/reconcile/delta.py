@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from meshd.reconcile.realised import Realised
 from meshd.reconcile.target import Item, Shape
 
 UNKNOWN = b""
@@ -37,7 +38,7 @@ class Delta:
 
     def __init__(self, shape: Shape) -> None:
         self.desired: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
-        self.realised: defaultdict[str, dict[bytes, bytes]] = defaultdict(dict)
+        self.realised = Realised(self.desired)
         self._dirty: defaultdict[str, dict[bytes, None]] = defaultdict(dict)
         self._unclaimed: defaultdict[str, set[bytes]] = defaultdict(set)
         self.possible: dict[Item, set[bytes]] = {}
@@ -46,20 +47,16 @@ class Delta:
 
     def restore(self, map: str, dumped: Mapping[bytes, bytes]) -> None:
         """These entries were found at the start. They are not dirty: only `prune` or a wish touches them."""
-        self.realised[map] = dict(dumped)
+        self.realised[map].replace(dumped)
         self._unclaimed[map] = set(dumped)
 
     def want(self, map: str, key: bytes, value: bytes | None) -> None:
         """None: the entry must not be there."""
-        if value is None:
-            self.desired[map].pop(key, None)
-        else:
-            self.desired[map][key] = value
-        self._dirty[map][key] = None
-        self._unclaimed[map].discard(key)
+        self.want_all(map, {key: value})
 
     def want_all(self, map: str, wanted: Mapping[bytes, bytes | None]) -> None:
         """The same for many entries of a map."""
+        self.realised[map].keep(wanted)
         desired = self.desired[map]
         for key, value in wanted.items():
             if value is None:
@@ -67,7 +64,8 @@ class Delta:
             else:
                 desired[key] = value
         self._dirty[map].update(dict.fromkeys(wanted))
-        self._unclaimed[map].difference_update(wanted)
+        if unclaimed := self._unclaimed[map]:
+            unclaimed.difference_update(wanted)
 
     def touch(self, item: Item) -> None:
         """Look at this key again."""
@@ -75,10 +73,10 @@ class Delta:
 
     def doubt(self, map: str, keys: Iterable[bytes]) -> None:
         """What is held under these keys may not be right any more: write again what is desired. Between rounds only."""
-        for key in keys:
-            if key in self.desired[map] and key in self.realised[map]:
-                self.realised[map][key] = UNKNOWN
-                self._dirty[map][key] = None
+        realised = self.realised[map]
+        unsure = [key for key in keys if key in self.desired[map] and key in realised]
+        realised.put(dict.fromkeys(unsure, UNKNOWN))
+        self._dirty[map].update(dict.fromkeys(unsure))
 
     def prune(self, map: str, may: Callable[[bytes, bytes], bool]) -> int:
         """What was found at the start and nobody spoke of since goes with the next round, if it may: how many do."""
@@ -97,11 +95,7 @@ class Delta:
         upserts: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
         deletes: defaultdict[tuple[int, str], dict[bytes, bytes]] = defaultdict(dict)
         for map, keys in self._dirty.items():
-            desired, realised = self.desired[map], self.realised[map]
-            for key in keys:
-                wanted, held = desired.get(key), realised.get(key)
-                if wanted == held:
-                    continue
+            for key, wanted, held in self.realised[map].differing(keys):
                 rank = self._shape.rank(map, key)
                 if wanted is not None:
                     upserts[rank, map][key] = wanted
@@ -116,12 +110,7 @@ class Delta:
 
     def record(self, map: str, written: Mapping[bytes, bytes | None]) -> None:
         """These writes succeeded: this is what the target holds now."""
-        realised = self.realised[map]
-        for key, value in written.items():
-            if value is None:
-                realised.pop(key, None)
-            else:
-                realised[key] = value
+        self.realised[map].put(written)
         if self.possible:
             for key in written:
                 self.possible.pop((map, key), None)
@@ -134,7 +123,7 @@ class Delta:
         """The operation failed, with or without effect: an upsert of this value, or (None) a removal."""
         self._may_be(map, key, self.realised[map].get(key))
         self._may_be(map, key, attempted)
-        self.realised[map][key] = UNKNOWN
+        self.realised[map].put({key: UNKNOWN})
 
     def _may_be(self, map: str, key: bytes, value: bytes | None) -> None:
         values = self.possible.setdefault((map, key), set())
