@@ -9,7 +9,7 @@ from itertools import islice
 
 from meshd.daemon.allowance import OWN_CLUSTER, Allowance
 from meshd.daemon.watch import Changes
-from wire.codec import BadRecord, Record, Scope, decode, decode_ips
+from wire.codec import BadRecord, Record, Scope, decode, decode_ips, encode
 from wire.keys import Kind
 from wire.records import IP
 
@@ -40,8 +40,9 @@ class Shelf:
     synced_at: float | None = None
     revision: int = 0
     weight: int = 0
-    """Bytes of the values of the records, where there is a limit."""
+    """Bytes of the records, together."""
     sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of the values of the records; of an address it is what it takes when it is written, and is not kept."""
     over_quota: int = 0
     """How many names are rejected because there was no room for their bytes."""
 
@@ -57,19 +58,23 @@ class Shelf:
         self, kind: Kind, name: str, value: bytes, scope: Scope, now: float, *, bytes_max: int | None = None
     ) -> bool:
         """True if the record is another one than before."""
+        before = self.records.get(name)
         try:
-            if bytes_max is not None:
-                self._weigh(name, len(value), bytes_max)
             record = decode(kind, name, value, scope)
+            size = _size(record) if isinstance(record, IP) else len(value)
+            more = size - self._size_of(name, before)
+            if bytes_max is not None and self.weight + more > bytes_max:
+                raise BadRecord(
+                    OVER_QUOTA, f"{size} bytes more than the {self.weight} there are; {bytes_max} are allowed"
+                )
         except BadRecord as error:
             self._reject(name, error, now)
             return False
-        if bytes_max is not None:
-            self.weight += len(value) - self.sizes.get(name, 0)
-            self.sizes[name] = len(value)
+        self.weight += more
+        if not isinstance(record, IP):
+            self.sizes[name] = size
         if self.rejected:
             self._forgive(name)
-        before = self.records.get(name)
         if before is not None and before == record:
             return False
         self.records[name] = record
@@ -79,32 +84,17 @@ class Shelf:
         self, kind: Kind, puts: Mapping[str, bytes], scope: Scope, now: float, *, bytes_max: int | None = None
     ) -> list[str]:
         """The names under which there is another record than before."""
-        ips = self._plain_ips(puts, scope, bytes_max) if kind is Kind.IP else None
-        if ips is None:
-            return [
-                name for name, value in puts.items() if self.put(kind, name, value, scope, now, bytes_max=bytes_max)
-            ]
-        records = self.records
-        changed = [ip.ip for ip in ips if (before := records.get(ip.ip)) is None or before != ip]
-        records.update((ip.ip, ip) for ip in ips)
-        return changed
+        if kind is Kind.IP and len(puts) > 1 and not self.rejected and (ips := decode_ips(puts, scope)) is not None:
+            before = [self.records.get(ip.ip) for ip in ips]
+            more = sum(map(_size, ips)) - sum(_size(ip) for ip in before if isinstance(ip, IP))
+            if bytes_max is None or self.weight + more <= bytes_max:
+                self.weight += more
+                self.records.update((ip.ip, ip) for ip in ips)
+                return [ip.ip for ip, other in zip(ips, before, strict=True) if other != ip]
+        return [name for name, value in puts.items() if self.put(kind, name, value, scope, now, bytes_max=bytes_max)]
 
-    def _plain_ips(self, puts: Mapping[str, bytes], scope: Scope, bytes_max: int | None) -> list[IP] | None:
-        """The addresses, and their weight taken over; None if each has to be looked at."""
-        if self.rejected or len(puts) == 1:
-            return None
-        sizes = dict(zip(puts, map(len, puts.values()), strict=True))
-        if bytes_max is not None and self.weight + sum(sizes.values()) > bytes_max:
-            return None
-        ips = decode_ips(puts, scope)
-        if ips is not None and bytes_max is not None:
-            self.weight += sum(sizes.values()) - sum(self.sizes.get(name, 0) for name in puts)
-            self.sizes.update(sizes)
-        return ips
-
-    def _weigh(self, name: str, size: int, bytes_max: int) -> None:
-        if self.weight + size - self.sizes.get(name, 0) > bytes_max:
-            raise BadRecord(OVER_QUOTA, f"{size} bytes more than the {self.weight} there are; {bytes_max} are allowed")
+    def _size_of(self, name: str, record: Record | None) -> int:
+        return _size(record) if isinstance(record, IP) else self.sizes.get(name, 0)
 
     def _reject(self, name: str, error: BadRecord, now: float) -> None:
         self._forgive(name)  # so that the last rejection stands last
@@ -121,8 +111,10 @@ class Shelf:
         return self._drop(name)
 
     def _drop(self, name: str) -> bool:
-        self.weight -= self.sizes.pop(name, 0)
-        return self.records.pop(name, None) is not None
+        record = self.records.pop(name, None)
+        self.weight -= self._size_of(name, record)
+        self.sizes.pop(name, None)
+        return record is not None
 
     def sweep_rejected(self) -> list[str]:
         """After a complete list: an older record does not outlive it under a name whose value is bad now."""
@@ -130,6 +122,10 @@ class Shelf:
         for name in gone:
             self._drop(name)
         return gone
+
+
+def _size(ip: IP) -> int:
+    return len(encode(ip))
 
 
 @dataclass(slots=True)

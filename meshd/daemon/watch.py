@@ -82,8 +82,8 @@ class WatchMachine:
             changes = machine.events(events, header.revision)        or part by part, then with `more` but for the last
             compacted or cancelled:           ask = machine.start(), go on as above
 
-    Names that are known stay known over a cut: only a complete list deletes. A key whose mod_revision is the known
-    one is not given out again, unless another etcd (`history`) or one that went back in time answers: then all is new.
+    Names that are known stay known over a cut: only a complete list deletes. A known key whose mod_revision has been
+    heard is not given out again, unless another etcd (`history`) or one that went back in time answers: all is new.
     """
 
     def __init__(self, start: bytes, end: bytes, *, limit: int | None = None) -> None:
@@ -92,7 +92,9 @@ class WatchMachine:
         """At most so many names are known; those beyond are not given out, nor remembered."""
         self.beyond = 0
         """How often a name was beyond the limit since the last list began."""
-        self._known: dict[str, int] = {}
+        self._known: set[str] = set()
+        self._doubted = False  # what is known is given out again by lists, until one of them has done so whole
+        self._renews = False  # the list that goes on has done so from its first page on
         self._stale: set[str] = set()
         self._pinned = 0
         self._history = 0
@@ -120,11 +122,12 @@ class WatchMachine:
 
     def doubt(self) -> None:
         """What is known stays; the next list brings all of it anew."""
-        self._known = dict.fromkeys(self._known, 0)
+        self._doubted, self._renews = True, False
 
     def start(self, why: Why = Why.CONNECTED) -> ListFrom:
         """(Re)starts the list from its first page."""
         self._stale = set(self._known)
+        self._renews = self._doubted
         self._pinned = 0
         self._why = why
         self.relists[self._why] += 1
@@ -139,6 +142,7 @@ class WatchMachine:
             self._pin(revision, history)
         changes = Changes()
         puts, known, stale = changes.puts, self._known, self._stale
+        heard = -1 if self._doubted else self.revision
         last = b""
         for kv in kvs:
             last = kv.key
@@ -147,10 +151,13 @@ class WatchMachine:
                 continue
             if stale:
                 stale.discard(name)
-            revision_of = kv.mod_revision
-            if (before := known.get(name)) == revision_of or (before is None and self._is_beyond(name)):
+            if name in known:
+                if kv.mod_revision <= heard:
+                    continue
+            elif self._is_beyond(name):
                 continue
-            known[name] = revision_of
+            else:
+                known.add(name)
             puts[name] = kv.value
         if more and last:
             return changes, ListFrom(last + b"\0", self._end, self._pinned)
@@ -172,8 +179,10 @@ class WatchMachine:
                 continue
             if event.type == DELETE:
                 changes.puts.pop(name, None)
-                if self._known.pop(name, None) is not None and name not in fresh:
-                    changes.deletes.add(name)
+                if name in self._known:
+                    self._known.discard(name)
+                    if name not in fresh:
+                        changes.deletes.add(name)
                 fresh.discard(name)
                 continue
             if name in changes.deletes:
@@ -182,7 +191,7 @@ class WatchMachine:
                 continue
             elif name not in self._known:
                 fresh.add(name)
-            self._known[name] = kv.mod_revision
+            self._known.add(name)
             changes.puts[name] = kv.value
         if not more:
             self.revision = max(heard, latest or revision)
@@ -193,14 +202,14 @@ class WatchMachine:
             if self._history:
                 self.relists[self._why] -= 1
                 self.relists[Why.OTHER_ETCD] += 1
-            self._known = dict.fromkeys(self._known, 0)
+            self._doubted = self._renews = True
         self._history, self._pinned = history, revision
 
     def _sweep(self, changes: Changes) -> tuple[Changes, WatchFrom]:
-        for name in self._stale:
-            del self._known[name]
+        self._known -= self._stale
         changes.deletes, self._stale = self._stale, set()
         self.revision, self._pinned = self._pinned, 0
+        self._doubted = self._doubted and not self._renews
         self.synced = True
         return changes, WatchFrom(self._start, self._end, self.revision + 1)
 

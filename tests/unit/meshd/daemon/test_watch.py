@@ -203,6 +203,18 @@ def test_an_etcd_that_went_back_in_time_is_another_one(machine: WatchMachine) ->
     assert ask == WatchFrom(PREFIX, END, 4)
 
 
+def test_who_doubts_in_the_middle_of_a_list_hears_all_of_the_next_one(machine: WatchMachine) -> None:
+    machine.start()
+    machine.page([KV(b"p/a", b"1", 5)], 9, True, history=1)
+    machine.doubt()
+    machine.page([KV(b"p/b", b"1", 6)], 9, False, history=1)
+    machine.start()
+    changes, _ = machine.page([KV(b"p/a", b"1", 5), KV(b"p/b", b"1", 6)], 9, False, history=1)
+    assert changes.puts == {"a": b"1", "b": b"1"}
+    machine.start()
+    assert not machine.page([KV(b"p/a", b"1", 5), KV(b"p/b", b"1", 6)], 9, False, history=1)[0]
+
+
 def test_an_event_that_was_heard_already_changes_nothing(machine: WatchMachine) -> None:
     old = Event(DELETE, KV(b"p/a", b"", 7))
     assert not machine.events([old], 9)
