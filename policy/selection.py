@@ -3,13 +3,10 @@
 A selector waits under one label that all it selects must have (its pivot); identities are found by label likewise.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Iterator, Set
 
+from policy.postings import Postings
 from policy.selector import Labels, Operator, Requirement, Selector
-
-_LabelValue = tuple[str, str | None]
-"""A label's key and value; None: any value."""
 
 
 class Selection:
@@ -20,9 +17,11 @@ class Selection:
         self.evaluations = 0
         """How often a selector was tried on an identity: the cost, for those who measure it."""
         self._selected: dict[Selector, set[int]] = {}
-        self._waiting: defaultdict[_LabelValue, set[Selector]] = defaultdict(set)
+        self._waiting: Postings[Selector] = Postings()
+        self._waiting_for_any: dict[str, set[Selector]] = {}
+        """For any value of the label of that key."""
         self._anywhere: set[Selector] = set()
-        self._by_label: defaultdict[_LabelValue, set[int]] = defaultdict(set)
+        self._by_label: Postings[int] = Postings()
 
     def __len__(self) -> int:
         return len(self._selected)
@@ -38,20 +37,38 @@ class Selection:
             self._anywhere.add(selector)
             candidates: Iterable[int] = self.labels
         else:
-            places = _places(pivot)
-            for place in places:
-                self._waiting[place].add(selector)
-            candidates = set().union(*(self._by_label.get(place, ()) for place in places))
+            self._wait(selector, pivot)
+            candidates = set(self._found(pivot))
         self._selected[selector] = {i for i in candidates if self._matches(selector, self.labels[i])}
 
     def remove(self, selector: Selector) -> None:
         del self._selected[selector]
         self._anywhere.discard(selector)
         if (pivot := selector.pivot()) is not None:
-            for place in _places(pivot):
-                self._waiting[place].discard(selector)
-                if not self._waiting[place]:
-                    del self._waiting[place]
+            self._wait_no_more(selector, pivot)
+
+    def _wait(self, selector: Selector, pivot: Requirement) -> None:
+        if pivot.operator is Operator.IN:
+            self._waiting.add(selector, ((pivot.key, value) for value in pivot.values))
+        else:
+            self._waiting_for_any.setdefault(pivot.key, set()).add(selector)
+
+    def _wait_no_more(self, selector: Selector, pivot: Requirement) -> None:
+        if pivot.operator is Operator.IN:
+            self._waiting.discard(selector, ((pivot.key, value) for value in pivot.values))
+            return
+        waiting = self._waiting_for_any[pivot.key]
+        waiting.discard(selector)
+        if not waiting:
+            del self._waiting_for_any[pivot.key]
+
+    def _found(self, pivot: Requirement) -> Iterator[int]:
+        """The identities that have what the pivot asks for."""
+        if pivot.operator is Operator.IN:
+            for value in pivot.values:
+                yield from self._by_label.find(pivot.key, value)
+        else:
+            yield from self._by_label.find_any(pivot.key)
 
     def put(self, identity: int, labels: Labels | None) -> set[Selector]:
         """The identity has these labels now (None: it is gone); returns the selectors that it came to or left."""
@@ -69,33 +86,24 @@ class Selection:
         matching = {selector for selector in self._candidates(labels) if self._matches(selector, labels)}
         for selector in matching:
             self._selected[selector].add(identity)
-        for place in _places_of(labels):
-            self._by_label[place].add(identity)
+        self._by_label.add(identity, labels.items())
         return matching
 
     def _withdraw(self, identity: int, labels: Labels) -> set[Selector]:
-        for place in _places_of(labels):
-            self._by_label[place].discard(identity)
-            if not self._by_label[place]:
-                del self._by_label[place]
+        self._by_label.discard(identity, labels.items())
         left = {selector for selector in self._candidates(labels) if identity in self._selected[selector]}
         for selector in left:
             self._selected[selector].discard(identity)
         return left
 
     def _candidates(self, labels: Labels) -> set[Selector]:
-        return self._anywhere.union(*(self._waiting.get(place, ()) for place in _places_of(labels)))
+        found = set(self._anywhere)
+        for key, value in labels.items():
+            found.update(self._waiting.find(key, value))
+            if (waiting := self._waiting_for_any.get(key)) is not None:
+                found |= waiting
+        return found
 
     def _matches(self, selector: Selector, labels: Labels) -> bool:
         self.evaluations += 1
         return selector.matches(labels)
-
-
-def _places(pivot: Requirement) -> list[_LabelValue]:
-    if pivot.operator is Operator.IN:
-        return [(pivot.key, value) for value in pivot.values]
-    return [(pivot.key, None)]
-
-
-def _places_of(labels: Labels) -> list[_LabelValue]:
-    return [place for key, value in labels.items() for place in ((key, value), (key, None))]
