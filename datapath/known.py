@@ -4,89 +4,100 @@ The programs ask it first, so that what concerns nobody costs next to nothing. A
 the first entry in its network is written, and stays as long as the maps do. Pure; bpf/known.h is the other half.
 """
 
+import struct
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from datapath.layout import KNOWN_BITS4, KNOWN_BITS6, AddrKey, CidrKey, Family, Node, NodeFlag, Peer, PeerFlag
 from datapath.servicelayout import Be4, Be6, Svc4Key, Svc6Key
 
 SIZE = (KNOWN_BITS4 + KNOWN_BITS6) // 8
 """Bytes of the whole."""
-_MIX = np.array([0x9E3779B1, 0x85EBCA6B], np.uint32)
+_HALVES = struct.Struct("=II").unpack_from
+_MIX = 0x9E3779B1, 0x85EBCA6B
 
-Rows = NDArray[Any]
+Bits = set[int]
+_Entries = Iterable[tuple[bytes, bytes]]
 
 
-def known_bits(map: str, keys: Iterable[bytes], values: Iterable[bytes]) -> Rows:
-    """The bits of these entries of a map, each once; none where the map is not about networks."""
-    if map not in _READ:
-        return np.empty(0, np.uint32)
-    return np.unique(_READ[map](b"".join(keys), b"".join(values)))
+def known_bits(map: str, entries: Mapping[bytes, bytes]) -> Bits:
+    """The bits of these entries of a map; none where the map is not about networks."""
+    return _READ[map](entries.items()) if map in _READ else set()
 
 
 def known_bit(address: IPv4Address | IPv6Address) -> int:
     """The bit that the programs look at for an address."""
-    word = np.frombuffer(address.packed.ljust(16, b"\0"), np.uint8).reshape(1, 16)
-    return int((_bits4(word) if address.version == 4 else _bits6(word))[0])
+    return _bit4(address.packed) if address.version == 4 else _bit6(address.packed)
 
 
-def _bits4(words: Rows) -> Rows:
-    return words[:, 0].astype(np.uint32) << 16 | words[:, 1].astype(np.uint32) << 8 | words[:, 2]
+def _bit4(data: bytes, start: int = 0) -> int:
+    return data[start] << 16 | data[start + 1] << 8 | data[start + 2]
 
 
-def _bits6(words: Rows) -> Rows:
-    halves = np.ascontiguousarray(words[:, :8]).view(np.uint32) * _MIX
-    return KNOWN_BITS4 + ((halves[:, 0] ^ halves[:, 1]) >> 16)
+def _bit6(data: bytes, start: int = 0) -> int:
+    first, second = _HALVES(data, start)
+    mixed: int = (first * _MIX[0] ^ second * _MIX[1]) & 0xFFFFFFFF
+    return KNOWN_BITS4 + (mixed >> 16)
 
 
-def _bits_of(families: Rows, words: Rows) -> Rows:
-    four = families == Family.V4
-    return np.concatenate([_bits4(words[four]), _bits6(words[~four])])
+def _word_at(layout: Any) -> tuple[int, int]:
+    """Where a number stands in a structure: its first byte, and the one after it."""
+    return layout.offset, layout.offset + layout.size
 
 
-def _rows(data: bytes, layout: type) -> Rows:
-    return np.frombuffer(data, np.dtype(layout))
+def _remote(flags: Any, flag: int) -> Callable[[_Entries], Bits]:
+    """Of entries by address, those whose flags say so."""
+    family, word, (start, end) = AddrKey.family.offset, AddrKey.word.offset, _word_at(flags)
+
+    def bits(entries: _Entries) -> Bits:
+        return {
+            _bit4(key, word) if key[family] == Family.V4 else _bit6(key, word)
+            for key, value in entries
+            if int.from_bytes(value[start:end], sys.byteorder) & flag
+        }
+
+    return bits
 
 
-def _remote(keys: bytes, values: bytes, layout: type, flag: int) -> Rows:
-    rows = _rows(keys, AddrKey)[_rows(values, layout)["flags"] & flag != 0]
-    return _bits_of(rows["family"], rows["word"])
+def _prefixes(entries: _Entries) -> Bits:
+    found: Bits = set()
+    for key, value in entries:
+        if Peer.from_buffer_copy(value).flags & PeerFlag.REMOTE:
+            prefix = CidrKey.from_buffer_copy(key)
+            found.update(_within(prefix.family, prefix.prefixlen - 32, bytes(prefix.word)))
+    return found
 
 
-def _prefixes(keys: bytes, values: bytes) -> Rows:
-    rows = _rows(keys, CidrKey)[_rows(values, Peer)["flags"] & PeerFlag.REMOTE != 0]
-    lengths, four = rows["prefixlen"] - 32, rows["family"] == Family.V4
-    whole = np.where(four, lengths >= 24, lengths >= 64)
-    wide = [_wide(int(row["family"]), int(row["prefixlen"]) - 32, row["word"]) for row in rows[~whole]]
-    return np.concatenate([_bits_of(rows["family"][whole], rows["word"][whole]), *wide])
-
-
-def _wide(family: int, length: int, word: Rows) -> Rows:
-    """A prefix of many networks. Those of IPv6 are everywhere."""
+def _within(family: int, length: int, word: bytes) -> Iterable[int]:
+    """The bits of a prefix. A wide one has many; those of IPv6 are everywhere."""
     if family == Family.V6:
-        return np.arange(KNOWN_BITS4, KNOWN_BITS4 + KNOWN_BITS6, dtype=np.uint32)
-    first = int(_bits4(word.reshape(1, 16))[0])
-    return np.arange(first, first + (1 << (24 - length)), dtype=np.uint32)
+        return (_bit6(word),) if length >= 64 else range(KNOWN_BITS4, KNOWN_BITS4 + KNOWN_BITS6)
+    first = _bit4(word)
+    return range(first, first + (1 << max(0, 24 - length)))
 
 
-def _frontends(keys: bytes, values: bytes, layout: type, bits: Callable[[Rows], Rows]) -> Rows:
-    rows = _rows(keys, layout)
-    return bits(rows["address"][rows["slot"] == 0])
+def _frontends(layout: Any, bit: Callable[[bytes, int], int]) -> Callable[[_Entries], Bits]:
+    address, (start, end) = layout.address.offset, _word_at(layout.slot)
+    first = bytes(layout.slot.size)
+    return lambda entries: {bit(key, address) for key, _ in entries if key[start:end] == first}
 
 
-_READ: Mapping[str, Callable[[bytes, bytes], Rows]] = MappingProxyType(
+def _backends(layout: Any, bit: Callable[[bytes, int], int]) -> Callable[[_Entries], Bits]:
+    address = layout.address.offset
+    return lambda entries: {bit(value, address) for _, value in entries}
+
+
+_READ: Mapping[str, Callable[[_Entries], Bits]] = MappingProxyType(
     {
-        "md_ipcache": lambda keys, values: _remote(keys, values, Peer, PeerFlag.REMOTE),
-        "md_node": lambda keys, values: _remote(keys, values, Node, NodeFlag.REMOTE),
+        "md_ipcache": _remote(Peer.flags, PeerFlag.REMOTE),
+        "md_node": _remote(Node.flags, NodeFlag.REMOTE),
         "md_cidrs": _prefixes,
-        "md_svc4": lambda keys, values: _frontends(keys, values, Svc4Key, _bits4),
-        "md_svc6": lambda keys, values: _frontends(keys, values, Svc6Key, _bits6),
-        "md_be4": lambda keys, values: _bits4(_rows(values, Be4)["address"]),
-        "md_be6": lambda keys, values: _bits6(_rows(values, Be6)["address"]),
+        "md_svc4": _frontends(Svc4Key, _bit4),
+        "md_svc6": _frontends(Svc6Key, _bit6),
+        "md_be4": _backends(Be4, _bit4),
+        "md_be6": _backends(Be6, _bit6),
     }
 )

@@ -1,10 +1,9 @@
 """md_known, mapped into this process: setting a bit is a write to memory."""
 
 import mmap
+from collections.abc import Iterable
 
-import numpy as np
-
-from datapath.known import SIZE, Rows
+from datapath.known import SIZE
 
 
 class KnownMap:
@@ -13,13 +12,13 @@ class KnownMap:
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, SIZE)
 
-    def mark(self, bits: Rows) -> None:
-        """Set these bits (known.py), each named once. What is written after this is found."""
-        held = np.frombuffer(self._memory, np.uint8)
-        places, masks = bits >> 3, (1 << (bits & 7)).astype(np.uint8)
-        missing = held[places] & masks == 0
-        if missing.any():
-            np.bitwise_or.at(held, places[missing], masks[missing])
+    def mark(self, bits: Iterable[int]) -> None:
+        """Set these bits (known.py). What is written after this is found."""
+        memory = self._memory
+        for bit in bits:
+            place, mask = bit >> 3, 1 << (bit & 7)
+            if not memory[place] & mask:
+                memory[place] |= mask
 
     def close(self) -> None:
         self._memory.close()

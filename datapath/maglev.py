@@ -10,8 +10,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-import numpy as np
-
 SIZES = (251, 509, 1021, 2039, 4093, 8191, 16381)
 """Primes: the sizes that a table may have."""
 DEFAULT_SIZE = 251
@@ -63,6 +61,8 @@ def _turns(shares: Sequence[int]) -> Iterator[int]:
 
 def _ways(free: Sequence[int], positions: Sequence[int], strides: Sequence[int], size: int) -> list[Iterator[int]]:
     """For each backend, from where it is, the free entries in its order."""
+    import numpy as np  # takes 17 MB, which most nodes never need
+
     entries = np.asarray(free, dtype=np.int64)
     inverse = np.asarray([pow(stride, -1, size) for stride in strides], dtype=np.int64)
     steps = (entries[None, :] - np.asarray(positions)[:, None]) * inverse[:, None] % size

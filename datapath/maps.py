@@ -82,8 +82,8 @@ class Maps:
 
     def _mark(self, map: str, items: Mapping[bytes, bytes]) -> None:
         """The programs ask md_known first: nothing is written of whose network it does not say "perhaps"."""
-        bits = known_bits(map, items.keys(), items.values())
-        if not len(bits):
+        bits = known_bits(map, items)
+        if not bits:
             return
         try:
             self._known = self._known or KnownMap(self._fd("md_known"))
