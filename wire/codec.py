@@ -6,6 +6,7 @@ its cluster and cluster ID against the cluster that was connected to, the identi
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from sys import intern
 from typing import Any, NoReturn
 
@@ -17,11 +18,14 @@ from wire.addresses import packed_address, parse_address
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL, parse_labels
 from wire.local import Allocation, LocalService
-from wire.records import IP, ClusterConfig, Identity, Node, Service
+from wire.records import IP, ClusterConfig, Identity, L4Addr, Node, PortMap, Service
 
 #: Larger values are refused unread, bytes. etcd takes 1.5 MiB by default; a service of 5 000 backends needs a third.
 MAX_VALUE = 1 << 20
 MAX_IDENTITY_RESERVED = 255
+SHARED = 1 << 13
+"""Values of which equal ones are kept once: those that came last."""
+NUMBERS = 1 << 16
 
 Record = Node | Service | Identity | IP | LocalService | Allocation | msgspec.Raw
 
@@ -51,6 +55,7 @@ _decode_one_ip = _ip.decode
 _local_service = msgspec.json.Decoder(LocalService)
 _allocation = msgspec.json.Decoder(Allocation)
 _raw = msgspec.json.Decoder(msgspec.Raw)
+_numbers: dict[int, int] = {}
 _encoder = msgspec.json.Encoder()
 
 
@@ -97,10 +102,17 @@ def _share(ip: IP, name: str, host: str) -> None:
     """There may be hundreds of thousands of them, with few nodes and namespaces: texts that are equal become one."""
     force_setattr(ip, "ip", name)
     force_setattr(ip, "host_ip", host)
+    force_setattr(ip, "id", _same_number(ip.id))
     if (namespace := ip.namespace) is not UNSET:
         force_setattr(ip, "namespace", intern(namespace))
     if (account := ip.service_account) is not UNSET:
         force_setattr(ip, "service_account", intern(account))
+
+
+def _same_number(number: int) -> int:
+    if len(_numbers) > NUMBERS:
+        _numbers.clear()
+    return _numbers.setdefault(number, number)
 
 
 def _json(decoder: msgspec.json.Decoder[Any], value: bytes) -> Any:
@@ -151,7 +163,17 @@ def _decode_service(name: str, value: bytes, scope: Scope) -> Service:
             for port in (ports or {}).values():
                 if not 0 <= port.port <= 65535:
                     _fail("invalid-port", Kind.SERVICE, name, f"{address} has port {port.port}")
+            if ports:
+                addresses[address] = _same_ports(tuple(ports.items()))
+    force_setattr(service, "cluster", intern(service.cluster))
+    force_setattr(service, "namespace", intern(service.namespace))
     return service
+
+
+@lru_cache(SHARED)
+def _same_ports(items: tuple[tuple[str, L4Addr], ...]) -> PortMap:
+    """Backends of a service have the same ports, and most services the same as others."""
+    return dict(items)
 
 
 def _check_address(kind: Kind, name: str, address: str) -> None:
@@ -197,6 +219,12 @@ def _decode_local_service(name: str, value: bytes, scope: Scope) -> LocalService
         _fail("key-mismatch", Kind.LOCAL_SERVICE, name, f"says its name is {service.namespace}/{service.name}")
     for address in [*service.cluster_ips, *(backend.ip for backend in service.backends)]:
         _check_address(Kind.LOCAL_SERVICE, name, address)
+    for backend in service.backends:
+        force_setattr(backend, "ports", _same_ports(tuple(backend.ports.items())))
+        force_setattr(backend, "node", intern(backend.node))
+        force_setattr(backend, "zone", intern(backend.zone))
+    for field in ("namespace", "internal_traffic_policy", "external_traffic_policy"):
+        force_setattr(service, field, intern(getattr(service, field)))
     return service
 
 

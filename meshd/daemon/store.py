@@ -85,10 +85,9 @@ class Shelf:
     ) -> list[str]:
         """The names under which there is another record than before."""
         if kind is Kind.IP and len(puts) > 1 and not self.rejected and (ips := decode_ips(puts, scope)) is not None:
-            before = [self.records.get(ip.ip) for ip in ips]
-            more = sum(map(_size, ips)) - sum(_size(ip) for ip in before if isinstance(ip, IP))
-            if bytes_max is None or self.weight + more <= bytes_max:
-                self.weight += more
+            before, size = [self.records.get(ip.ip) for ip in ips], sum(map(_size, ips))
+            if bytes_max is None or self.weight + size <= bytes_max:  # so all of them fit, in whatever order
+                self.weight += size - sum(_size(ip) for ip in before if isinstance(ip, IP))
                 self.records.update((ip.ip, ip) for ip in ips)
                 return [ip.ip for ip, other in zip(ips, before, strict=True) if other != ip]
         return [name for name, value in puts.items() if self.put(kind, name, value, scope, now, bytes_max=bytes_max)]

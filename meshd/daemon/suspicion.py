@@ -2,7 +2,6 @@
 rest, and lets judge again whatever a change of our own cluster or of an allowance may concern.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_network
 from typing import TypeVar, cast
@@ -45,7 +44,7 @@ class Suspicion:
         self.quarantine = Quarantine()
         self.now = 0.0
         self._store, self._own = store, own
-        self._offered_at: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._offered_at: dict[str, tuple[tuple[str, str], ...]] = {}
         """Backend address → cluster and name of the services that have it."""
         self._offers: dict[tuple[str, str], tuple[str, ...]] = {}
 
@@ -159,21 +158,25 @@ class Suspicion:
         return reason is not None
 
     def _index(self, cluster: str, name: str, backends: tuple[str, ...]) -> None:
-        before = self._offers.pop((cluster, name), ())
+        service = (cluster, name)
+        before = self._offers.get(service, ())
         if before == backends:
-            if backends:
-                self._offers[cluster, name] = before
             return
         for address in before:
-            self._offered_at[address].discard((cluster, name))
-            if not self._offered_at[address]:
+            if others := tuple(each for each in self._offered_at[address] if each != service):
+                self._offered_at[address] = others
+            else:
                 del self._offered_at[address]
             if address not in backends:
                 self.quarantine.note(cluster, Kind.SERVICE, f"{name} {address}", None, self.now)
         if backends:
-            self._offers[cluster, name] = backends
+            self._offers[service] = backends
+        else:
+            del self._offers[service]
+        alone = (service,)  # one for all of its addresses that nobody else has
         for address in backends:
-            self._offered_at[address].add((cluster, name))
+            known = self._offered_at.get(address)
+            self._offered_at[address] = (*known, service) if known else alone
 
     def _verdict(self, cluster: str, kind: Kind, name: str, record: R | None, reason: str | None) -> R | None:
         self.quarantine.note(cluster, kind, name, reason, self.now)

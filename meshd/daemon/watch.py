@@ -92,7 +92,7 @@ class WatchMachine:
         """At most so many names are known; those beyond are not given out, nor remembered."""
         self.beyond = 0
         """How often a name was beyond the limit since the last list began."""
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}  # smaller than a set
         self._doubted = False  # what is known is given out again by lists, until one of them has done so whole
         self._renews = False  # the list that goes on has done so from its first page on
         self._stale: set[str] = set()
@@ -157,7 +157,7 @@ class WatchMachine:
             elif self._is_beyond(name):
                 continue
             else:
-                known.add(name)
+                known[name] = None
             puts[name] = kv.value
         if more and last:
             return changes, ListFrom(last + b"\0", self._end, self._pinned)
@@ -180,7 +180,7 @@ class WatchMachine:
             if event.type == DELETE:
                 changes.puts.pop(name, None)
                 if name in self._known:
-                    self._known.discard(name)
+                    del self._known[name]
                     if name not in fresh:
                         changes.deletes.add(name)
                 fresh.discard(name)
@@ -191,7 +191,7 @@ class WatchMachine:
                 continue
             elif name not in self._known:
                 fresh.add(name)
-            self._known.add(name)
+            self._known[name] = None
             changes.puts[name] = kv.value
         if not more:
             self.revision = max(heard, latest or revision)
@@ -206,7 +206,8 @@ class WatchMachine:
         self._history, self._pinned = history, revision
 
     def _sweep(self, changes: Changes) -> tuple[Changes, WatchFrom]:
-        self._known -= self._stale
+        for name in self._stale:
+            del self._known[name]
         changes.deletes, self._stale = self._stale, set()
         self.revision, self._pinned = self._pinned, 0
         self._doubted = self._doubted and not self._renews
