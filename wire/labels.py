@@ -1,6 +1,7 @@
 """Label sets as the text that stands in etcd: `source:key=value;` each, sorted by key, the last one with its ";"."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from sys import intern
 
 from wire.records import Label
@@ -8,12 +9,19 @@ from wire.records import Label
 CLUSTER_LABEL = "io.cilium.k8s.policy.cluster"
 NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
+KEPT = 1 << 12
 SERVICE_ACCOUNT_LABEL = "io.cilium.k8s.policy.serviceaccount"
 
 
 def format_labels(labels: Iterable[Label]) -> str:
     """The canonical text: sorted, so that equal sets have equal text."""
     return "".join(f"{label.source}:{label.key}={label.value};" for label in sorted(labels))
+
+
+@lru_cache(KEPT)
+def _label(key: str, value: str, source: str) -> Label:
+    """The same label stands in very many identities."""
+    return Label(intern(key), intern(value), intern(source))
 
 
 def parse_labels(text: str) -> tuple[Label, ...]:
@@ -31,5 +39,5 @@ def parse_labels(text: str) -> tuple[Label, ...]:
             source, key = "unspec", name
         if not key:
             raise ValueError(f"label {part!r} has no key")
-        labels.append(Label(intern(key), intern(value), intern(source)))  # the same in very many identities
+        labels.append(_label(key, value, source))
     return tuple(labels)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from functools import lru_cache
 
 from datapath.entries import address_key, peer_value
-from identity.claimants import Claimants
 from identity.claims import Rank
 from identity.numbering import Reserved
+from identity.speakers import Speakers
 from wire.addresses import packed_address, parse_address
 from wire.records import IP, IPAddress
 
@@ -32,47 +32,68 @@ class Addresses:
         rank: Rank,
         believed: Believed,
         *,
+        held: Set[bytes],
         underlay_version: int = 4,
         withdrawn: Set[str] = frozenset(),
     ) -> None:
+        """`held` are the keys of the map that are wanted by now: what `update` returned."""
         self._own, self._underlay, self._withdrawn = own, underlay_version, withdrawn
-        self._believed = believed
-        self._claims: Claimants[str] = Claimants(rank)
+        self._believed, self._rank, self._held = believed, rank, held
+        self._speakers = Speakers()
+        self._contested: dict[str, list[str]] = {}
         self._node_ips: frozenset[str] = frozenset()
         self.local_pods: dict[str, int] = {}
         """Identity by address of the pods of this node."""
 
-    def __len__(self) -> int:
-        return len(self._claims)
-
     def conflicts(self) -> Iterable[tuple[str, list[str]]]:
         """Addresses that several clusters claim, with these clusters, the believed one first."""
-        return self._claims.conflicts()
+        return self._contested.items()
 
     def claimants(self, name: str) -> list[str]:
         """The clusters that claim this address, the believed one first."""
-        return self._claims.all(name)
+        return self._in_order(c for c in self._speakers.of(packed_address(name)) if self._believed(c, name) is not None)
+
+    def forget(self, cluster: str) -> None:
+        """The cluster left; what it had said comes through `update`."""
+        self._speakers.forget(cluster)
 
     def update(self, cluster: str, records: Mapping[str, IP | None]) -> dict[bytes, bytes | None]:
         """The cluster says this of these addresses now, as far as it is believed; prefixes are somebody else's.
 
         Returns the entries of the map that are wanted (None: not any more).
         """
-        claims = self._claims
+        speakers, held = self._speakers, self._held
         wanted: dict[bytes, bytes | None] = {}
         for name, record in records.items():
             if cluster == self._own:
                 self._find_pod(name, record)
-            winner = claims.put(name, cluster) if record is not None else claims.drop(name, cluster)
-            key = address_key(packed_address(name))
-            if winner == cluster and record is not None:
-                wanted[key] = self._value(cluster, record)
-            elif not winner:
-                wanted[key] = None
-            elif other := self._believed(winner, name):
-                wanted[key] = self._value(winner, other)
-            # Else the winner says nothing of it any more, and its own change is still to come.
+            packed = packed_address(name)
+            clusters = speakers.of(packed) if record is None else speakers.hear(packed, cluster)
+            if len(clusters) > 1 or (record is None and clusters):
+                value = self._contest(name, cluster, record, clusters)
+            else:
+                value = None if record is None else self._value(cluster, record)
+            key = address_key(packed)
+            if (value is None) == (key in held):
+                speakers.count(packed, -1 if value is None else 1)
+            wanted[key] = value
         return wanted
+
+    def _contest(self, name: str, cluster: str, record: IP | None, clusters: Iterable[str]) -> bytes | None:
+        """Several may claim the address: what those say who do now."""
+        said = {other: self._believed(other, name) for other in clusters if other != cluster} | {cluster: record}
+        claims = {other: believed for other, believed in said.items() if believed is not None}
+        self._contested.pop(name, None)
+        if len(claims) > 1:
+            self._contested[name] = self._in_order(claims)
+        winner = min(claims, key=self._order, default="")
+        return self._value(winner, claims[winner]) if winner else None
+
+    def _in_order(self, clusters: Iterable[str]) -> list[str]:
+        return sorted(clusters, key=self._order)
+
+    def _order(self, cluster: str) -> tuple[tuple[int, ...], str]:
+        return self._rank(cluster), cluster
 
     def place(self, node_ips: frozenset[str], own_ips: Iterable[IP]) -> None:
         """This node has these addresses (now): `own_ips` are all records of the own cluster."""

@@ -75,6 +75,7 @@ class Mesh:
             self._own,
             members.rank,
             self.suspicion.believed_ip,
+            held=maps.desired[IPCACHE].keys(),
             withdrawn=self.withdrawn,
             underlay_version=underlay_version,
         )
@@ -190,6 +191,7 @@ class Mesh:
         """Nothing of it stays; what it had said was drained from the store."""
         self.withdrawn.discard(cluster)
         self.suspicion.forget(cluster)
+        self.addresses.forget(cluster)
 
     def refresh(self, now: float = 0.0) -> bool:
         """Brings desired up to date with the store, in slices; True if there is more. `now` is monotonic, in seconds.

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from meshd.daemon.addresses import MAP as IPCACHE
 from meshd.daemon.explanation import explain_service, list_services, service_findings
 from meshd.daemon.flowview import FlowView
 from meshd.daemon.inspection import Inspection
@@ -85,7 +86,7 @@ class Report:
             "routing": self._routing.summary(),
             "services": len(daemon.mesh.services),
             "maglev": daemon.mesh.services.tables(),
-            "addresses": len(daemon.mesh.addresses),
+            "addresses": len(daemon.maps.delta.desired[IPCACHE]),
             "no_interface": self._without_interface(),
             "retained_backends": daemon.mesh.services.retained,
             "conflicts": [
