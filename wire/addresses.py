@@ -4,7 +4,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-KEPT = 1 << 12
+KEPT = 1 << 11
 LONGEST = 64  # characters; with a scope, which nobody needs, an IPv6 address may have as many as one likes
 
 

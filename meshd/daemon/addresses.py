@@ -15,7 +15,7 @@ from wire.addresses import packed_address, parse_address
 from wire.records import IP, IPAddress
 
 MAP = "md_ipcache"
-VALUES = 1 << 13
+VALUES = 1 << 11
 """Pods of an identity that share a node have one value."""
 Believed = Callable[[str, str], IP | None]
 """What a cluster says of an address now, if it is believed."""

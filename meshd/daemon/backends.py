@@ -27,7 +27,7 @@ class BackendIds:
 
     def __init__(self) -> None:
         self._ids: dict[Endpoint, int] = {}
-        self._uses: dict[Endpoint, int] = {}
+        self._more: dict[Endpoint, int] = {}  # uses after the first one
         self._restored: dict[Endpoint, int] = {}
         self._numbers = Numbers()
 
@@ -50,18 +50,18 @@ class BackendIds:
         """Its number, and its entry if this is the first use."""
         number = self._ids.get(endpoint)
         if number is not None:
-            self._uses[endpoint] += 1
+            self._more[endpoint] = self._more.get(endpoint, 0) + 1
             return number, None
         number = self._restored.pop(endpoint, None) or self._numbers.take(now)
-        self._ids[endpoint], self._uses[endpoint] = number, 1
+        self._ids[endpoint] = number
         return number, backend_entry(number, *endpoint)
 
     def release(self, endpoint: Endpoint, now: float) -> Entry | None:
         """The entry to remove if this was the last use."""
-        self._uses[endpoint] -= 1
-        if self._uses[endpoint]:
+        if more := self._more.pop(endpoint, 0):
+            if more > 1:
+                self._more[endpoint] = more - 1
             return None
-        del self._uses[endpoint]
         number = self._ids.pop(endpoint)
         self._numbers.give_back(number, now)
         return backend_entry(number, *endpoint)

@@ -20,7 +20,7 @@ class Numbers:
     """1 to NUMBER_MAX. `now` is monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._taken: set[int] = set()
+        self._taken: dict[int, None] = {}  # smaller than a set
         self._resting: set[int] = set()
         self._until: deque[tuple[float, int]] = deque()
         self._last = 0
@@ -29,13 +29,13 @@ class Numbers:
 
     def restore(self, taken: Iterable[int], mark: int) -> None:
         """These stand in the maps, and up to the mark others may have stood there lately."""
-        self._taken = set(taken)
+        self._taken = dict.fromkeys(taken)
         self._last = mark or max(self._taken, default=0)
         self.mark = mark
 
     def keep_only(self, taken: Iterable[int], now: float) -> None:
         """The others are given back."""
-        for number in self._taken.difference(taken):
+        for number in self._taken.keys() - set(taken):
             self.give_back(number, now)
 
     def take(self, now: float) -> int:
@@ -45,13 +45,13 @@ class Numbers:
         while number in self._taken or number in self._resting:
             number = number % NUMBER_MAX + 1
         self._last = number
-        self._taken.add(number)
+        self._taken[number] = None
         if not self._is_marked(number):
             self.mark = min(number + STEP, NUMBER_MAX)
         return number
 
     def give_back(self, number: int, now: float) -> None:
-        self._taken.discard(number)
+        self._taken.pop(number, None)
         self._resting.add(number)
         self._until.append((now + GRACE_S, number))
         if len(self._until) > RESTING_MAX:
