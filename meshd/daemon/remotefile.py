@@ -100,13 +100,24 @@ def _file(document: Mapping[str, object], folder: Path, *names: str) -> Path:
 
 
 def _aliases(document: object) -> dict[str, list[str]]:
+    """Addresses by host name, as Cilium checks them."""
+    if document and not isinstance(document, list):
+        raise BadRemoteFile("`cilium-host-aliases` must be a list such as [{hostname: c2.example, ips: [172.18.1.10]}]")
     aliases: dict[str, list[str]] = {}
     for entry in document if isinstance(document, list) else []:
         hostname, addresses = (entry.get("hostname"), entry.get("ips")) if isinstance(entry, dict) else ("", [])
-        if not hostname or not addresses or hostname in aliases:
+        name = str(hostname).lower()  # names of hosts are alike in any case
+        if not hostname or not addresses or not isinstance(addresses, list) or name in aliases:
             raise BadRemoteFile("each of `cilium-host-aliases` needs a `hostname` of its own and at least one of `ips`")
-        aliases[str(hostname)] = [str(address) for address in addresses]
+        aliases[name] = [_alias(name, str(address)) for address in addresses]
     return aliases
+
+
+def _alias(hostname: str, address: str) -> str:
+    try:
+        return str(ip_address(address))
+    except ValueError as error:
+        raise BadRemoteFile(f"`cilium-host-aliases` of {hostname}: {address!r} is no IP address") from error
 
 
 def _targets(endpoints: object, aliases: Mapping[str, list[str]]) -> tuple[str, ...]:
