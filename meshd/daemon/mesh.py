@@ -144,9 +144,10 @@ class Mesh:
         """What the other clusters say under this name, as far as it is believed."""
         found = {}
         for cluster in self._store.clusters:
-            if cluster == self._own or cluster in self.withdrawn:
+            if cluster == self._own:
                 continue
-            if record := self.suspicion.believed_service(cluster, name):
+            record = self.suspicion.believed_service(cluster, name)  # of a lost cluster too: what is refused is shown
+            if record and cluster not in self.withdrawn:
                 found[cluster] = record
         return found
 

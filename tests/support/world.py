@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from identity.numbering import identity_range
+from meshd.daemon.allowance import OWN_CLUSTER, Allowance
 from meshd.daemon.kernel import MapShape, describe_entry
 from meshd.daemon.members import Members
 from meshd.daemon.mesh import PODS, Mesh
@@ -32,11 +33,20 @@ class World:
     heard: bool = True
     """Our own cluster's first lists are complete."""
     ids: Mapping[str, int] = field(default_factory=lambda: IDS)
+    allowed: dict[str, Allowance] = field(default_factory=dict)
+    """What clusters may say; all if they are not here."""
 
     def __post_init__(self) -> None:
         self.store = Store(lambda: None)
         self.members = Members("cluster1", 1, max_clusters=255)
-        self.mesh = Mesh(self.store, self.members, node="n1", maps=self.maps, pods=self.pods)
+        self.mesh = Mesh(
+            self.store,
+            self.members,
+            node="n1",
+            maps=self.maps,
+            pods=self.pods,
+            allowance=lambda cluster: self.allowed.get(cluster, OWN_CLUSTER),
+        )
         for cluster, number in self.ids.items():
             self.join(cluster, number)
         if self.heard:
@@ -80,6 +90,12 @@ class World:
         full.refresh()
         full.content = self.content
         return full
+
+    def refused(self) -> dict[tuple[str, Kind, str], str]:
+        """What is in quarantine, with the reason."""
+        return {
+            (cluster, kind, name): held.reason for cluster, kind, name, held in self.mesh.suspicion.quarantine.items()
+        }
 
     def picture(self) -> dict[str, object]:
         """What is desired, without the numbers of backends, which depend on the history."""
