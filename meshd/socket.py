@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ import msgspec
 from aiohttp import web
 
 TIMEOUT_S = 5.0
+_CONTROL = re.compile(rb"\\\\|\\[rbf]|\\u00[01][0-9a-f]|\x7f|\xc2[\x80-\x9f]")
+"""In JSON, what a terminal would take for a command; a backslash that stands for itself is passed over."""
 
 
 class SocketError(Exception):
@@ -80,4 +83,10 @@ def get(path: Path, route: str) -> Any:
         connection.close()
     if response.status != 200:
         raise SocketError(f"{path}: {route} is answered with HTTP {response.status}")
-    return msgspec.json.decode(body)
+    return msgspec.json.decode(_CONTROL.sub(_visible, body))
+
+
+def _visible(found: re.Match[bytes]) -> bytes:
+    """Names and reasons may come from another cluster: they are shown, and command nobody's terminal."""
+    text = found.group()
+    return text if text == b"\\\\" else b"\\\\x%02x" % ord(msgspec.json.decode(b'"' + text + b'"'))

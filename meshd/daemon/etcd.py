@@ -17,6 +17,7 @@ from wire.proto import rpc_pb2, rpc_pb2_grpc
 
 F = TypeVar("F")
 MESSAGE_MAX = 32 << 20  # bytes
+REVISION_MAX = (1 << 63) - 2
 OPTIONS = (
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -61,17 +62,26 @@ def peer_error(error: grpc.aio.AioRpcError, *, answered: bool = True) -> PeerUna
 
 
 async def list_page(channel: grpc.aio.Channel, ask: ListFrom, *, limit: int, timeout_s: float) -> Any:
-    """One page. Raises Compacted, TooLarge or grpc.aio.AioRpcError."""
+    """One page. Raises Compacted, TooLarge, PeerRejected or grpc.aio.AioRpcError."""
     stub: Any = rpc_pb2_grpc.KVStub
     request = rpc_pb2.RangeRequest(key=ask.start, range_end=ask.end, limit=limit, revision=ask.revision)
     try:
-        return await stub(channel).Range(request, timeout=timeout_s)
+        return _whole(await stub(channel).Range(request, timeout=timeout_s))
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.OUT_OF_RANGE and ask.revision:
             raise Compacted from error
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(error.details() or ""):
             raise TooLarge(error.details()) from error
         raise
+
+
+def _whole(answer: Any) -> Any:
+    """gRPC gives None for bytes that are no message."""
+    if answer is None:
+        raise PeerRejected("it answers with bytes that are no message of etcd: is it a proxy, or an etcd?")
+    if answer.header.revision > REVISION_MAX:
+        raise PeerRejected(f"it says revision {answer.header.revision}, no revision can follow that")
+    return answer
 
 
 class WatchStream(Generic[F]):
@@ -103,6 +113,7 @@ class WatchStream(Generic[F]):
         Ends with the stream. Raises PeerRejected for a watch that is refused, grpc.aio.AioRpcError.
         """
         async for response in self._call:
+            _whole(response)
             owner = self._owners.get(response.watch_id)
             if response.canceled:
                 if response.watch_id == -1 or owner is None:

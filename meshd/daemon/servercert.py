@@ -13,6 +13,7 @@ from cryptography import x509
 from meshd.daemon.remotefile import RemoteFile
 
 TIMEOUT_S = 2.0
+_ODD = (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion)
 
 
 class NoCertificate(Exception):
@@ -61,7 +62,8 @@ def describe_certificate(der: bytes, server_name: str) -> ServerCertificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+        ends = certificate.not_valid_after_utc
+    except (ValueError, *_ODD) as error:
         raise NoCertificate(str(error)) from error
     found = tuple(names.get_values_for_type(x509.DNSName))
-    return ServerCertificate(found, certificate.not_valid_after_utc, server_name not in found)
+    return ServerCertificate(found, ends, server_name not in found)

@@ -1,10 +1,14 @@
 import asyncio
 import stat
 from pathlib import Path
+from unicodedata import category
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meshd.socket import SocketError, get, serve
+from meshd.socket import _CONTROL, SocketError, _visible, get, serve
 
 
 async def test_what_is_served_is_read_and_only_the_owner_may_open_it(tmp_path: Path) -> None:
@@ -15,6 +19,15 @@ async def test_what_is_served_is_read_and_only_the_owner_may_open_it(tmp_path: P
         with pytest.raises(SocketError, match="404"):
             await asyncio.to_thread(get, path, "/v1/other")
     assert not path.exists()
+
+
+@given(st.text(alphabet=st.sampled_from('a\\\\"u01bx\x00\x07\x08\r\x1b\x7f\x9b\xa0ü\n\t') | st.characters()))
+def test_what_another_cluster_says_commands_no_terminal(text: str) -> None:
+    body = msgspec.json.encode({"name": text})
+    seen = msgspec.json.decode(_CONTROL.sub(_visible, body))["name"]
+    assert not [char for char in seen if category(char) == "Cc" and char not in "\n\t"]
+    if seen != text:
+        assert seen == "".join(f"\\x{ord(c):02x}" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
 
 
 async def test_a_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
