@@ -32,7 +32,6 @@ from meshd.agent.sources.manifests import ManifestSource
 from meshd.agent.sources.reflector import Timing
 from meshd.agent.sources.source import Source
 from meshd.agent.state import LocalState
-from meshd.cancellation import heed_cancellation
 from meshd.config import ConfigError
 from wire import codec
 
@@ -89,6 +88,8 @@ class Agent:
         self.importer = self._make_importer()
         self.applying_s = 0.0
         self._history_lost = False
+        self.ending = False
+        """Somebody has told it to end: what fails from now on is no reason to start over."""
 
     def _make_importer(self) -> "Importer | None":
         if self.config.import_from is None:
@@ -152,7 +153,8 @@ class Agent:
             self._history_lost = True
         except* EtcdUnavailable as lost:
             self._say_unavailable(first_reason(lost))
-        heed_cancellation()
+        if self.ending:  # at this very moment: until Python 3.13 a TaskGroup tells of the failure only (gh-116720)
+            raise asyncio.CancelledError
         if time.monotonic() - began < STEADY_S:
             raise ShortSpell
 

@@ -54,7 +54,10 @@ async def _run_until(stop: asyncio.Event, agent: Agent, *, once: bool) -> None:
         running = [tasks.create_task(agent.observe()), tasks.create_task(agent.publish())]
         if once:
             running.append(tasks.create_task(_stop_when_announced(stop, agent)))
-        await stop.wait()
+        try:
+            await stop.wait()
+        finally:
+            agent.ending = True
         logger.info("stopping")
         for task in running:
             task.cancel()
