@@ -21,7 +21,9 @@ async def test_what_is_served_is_read_and_only_the_owner_may_open_it(tmp_path: P
     assert not path.exists()
 
 
-@given(st.text(alphabet=st.sampled_from('a\\\\"u01bx\x00\x07\x08\r\x1b\x7f\x9b\xa0ü\n\t') | st.characters()))
+@given(
+    st.text(alphabet=st.sampled_from('a\\\\"u01bx\x00\x07\x08\r\x1b\x7f\x9b\xa0ü\n\t') | st.characters(codec="utf-8"))
+)
 def test_what_another_cluster_says_commands_no_terminal(text: str) -> None:
     body = msgspec.json.encode({"name": text})
     seen = msgspec.json.decode(_CONTROL.sub(_visible, body))["name"]
