@@ -125,21 +125,37 @@ class Field:
         (FOLDER / "chaos.json").write_text(json.dumps(ROWS, indent=2) + "\n")
 
     @contextmanager
-    def without(self, node: str, *, to: str, only: str = "") -> Iterator[None]:
-        """The node neither sends to nor hears from these addresses."""
+    def without(self, node: str, *, to: str, deaf: bool = False) -> Iterator[None]:
+        """The node neither sends to nor hears from these addresses; if it is `deaf`, it only does not hear."""
         namespace = self.bed.layout.control_plane(node) if "/" not in node else self.bed.layout.node(*node.split("/"))
         rules = [
             "add table inet chaos",
             "add chain inet chaos out { type filter hook output priority 0; }",
             "add chain inet chaos in { type filter hook input priority 0; }",
-            f"add rule inet chaos out ip daddr {to} {only} drop",
-            f"add rule inet chaos in ip saddr {to} {only.replace('dport', 'sport')} drop",
+            f"add rule inet chaos in ip saddr {to} drop",
         ]
+        rules += [] if deaf else [f"add rule inet chaos out ip daddr {to} drop"]
         netns.nft("\n".join(rules) + "\n", namespace=namespace)
         try:
             yield
         finally:
             netns.nft("delete table inet chaos\n", namespace=namespace)
+
+    @contextmanager
+    def stale_after(self, seconds: int) -> Iterator[None]:
+        """Node2 of cluster1 withdraws cluster2 so soon after it was lost, for the time of the block."""
+        file = self.bed.layout.clustermesh("cluster1", "node2") / "cluster2"
+        plain = file.read_text()
+        file.write_text(plain + f"meshd: {{stale-after: {seconds}s}}\n")
+        until(self.all_well, "a fresh mesh")
+        try:
+            yield
+        finally:
+            file.write_text(plain)
+
+    def told(self, since: int, cluster: str) -> list[str]:
+        """What node2 of cluster1 said of a cluster after its first so many events."""
+        return [event["event"] for event in self.events()[since:] if event["cluster"] == cluster]
 
     def digest(self, cluster: str, node: str) -> str:
         """Of what the maps of a node say about pods: address and identity, whoever carries them."""
@@ -207,42 +223,36 @@ def test_a_process_stands_still_and_goes_on(field_: Field, name: str) -> None:
 
 def test_the_control_link_is_cut_and_the_data_plane_is_not(field_: Field) -> None:
     """Clause 1: beyond stale-after, backends stay while their nodes answer."""
-    file = field_.bed.layout.clustermesh("cluster1", "node2") / "cluster2"
-    plain = file.read_text()
-    file.write_text(plain + "meshd: {stale-after: 1s}\n")
-    until(field_.all_well, "a fresh mesh")
-    try:
-        with field_.requests("control link cut, stale-after 1 s") as seen:
-            with field_.without("cluster1/node2", to="172.18.2.10"):
-                until(lambda: field_.state_of("cluster2")[1] == "stale", "STALE")
-                time.sleep(FAULT_S)
-                assert field_.state_of("cluster2")[1] == "stale"
-            until(field_.all_well, "a fresh mesh")
-    finally:
-        file.write_text(plain)
+    with field_.stale_after(1), field_.requests("control link cut, stale-after 1 s") as seen:
+        with field_.without("cluster1/node2", to="172.18.2.10"):
+            until(lambda: field_.state_of("cluster2")[1] == "stale", "STALE")
+            time.sleep(FAULT_S)
+            assert field_.state_of("cluster2")[1] == "stale"
+        until(field_.all_well, "a fresh mesh")
     assert seen[0].failures == []
     assert seen[0].by_cluster["cluster2"]
 
 
-def test_a_dead_cluster_is_withdrawn_on_both_evidence(field_: Field) -> None:
-    """Clause 1: requests fail at most until it is withdrawn; then all go to the living."""
-    file = field_.bed.layout.clustermesh("cluster1", "node2") / "cluster2"
-    plain = file.read_text()
-    file.write_text(plain + "meshd: {stale-after: 2s}\n")
-    until(field_.all_well, "a fresh mesh")
-    try:
-        with field_.requests("cluster2 unreachable altogether, stale-after 2 s") as seen:
-            with field_.without("cluster1/node2", to="172.18.2.0/24"):
-                until(lambda: field_.state_of("cluster2")[1] == "withdrawn", "the withdrawal")
-                withdrawn = time.monotonic()
-                time.sleep(FAULT_S)
-                held = field_.bed.kubelet("cluster2").objects.get("Pod", "rebel-base-1", "default")["status"]["podIP"]
-                entry = get(socket_path(field_.bed.layout, "cluster1", "node2", "daemon"), f"/v1/ip/{held}")
-                assert "unreachable=True" in entry["realised"][0]
-                end = time.monotonic()
-            until(field_.all_well, "a fresh mesh")
-    finally:
-        file.write_text(plain)
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_dead_cluster_is_withdrawn_on_both_evidence(field_: Field, deaf: bool) -> None:
+    """Clause 1, and 12 where packets pass one way only: requests fail at most until it is withdrawn; then all go to the
+    living, and nothing flaps.
+    """
+    name = "unheard, though it hears" if deaf else "unreachable altogether"
+    before = len(field_.events())
+    with field_.stale_after(2), field_.requests(f"cluster2 {name}, stale-after 2 s") as seen:
+        with field_.without("cluster1/node2", to="172.18.2.0/24", deaf=deaf):
+            until(lambda: field_.state_of("cluster2")[1] == "withdrawn", "the withdrawal")
+            withdrawn = time.monotonic()
+            time.sleep(FAULT_S)
+            held = field_.bed.kubelet("cluster2").objects.get("Pod", "rebel-base-1", "default")["status"]["podIP"]
+            entry = get(socket_path(field_.bed.layout, "cluster1", "node2", "daemon"), f"/v1/ip/{held}")
+            assert "unreachable=True" in entry["realised"][0]
+            assert field_.state_of("cluster1", "cluster2", "node1") == ("ready", "fresh")
+            end = time.monotonic()
+        until(field_.all_well, "a fresh mesh")
+    until(lambda: len(field_.digests()) == 1, "the same state on all nodes of all clusters")
+    assert field_.told(before, "cluster2").count("withdrawn") == 1
     between = [r for r in seen[0].begun_after(withdrawn + 0.5).requests if r.at < end]
     assert between
     assert [r.error for r in between if r.error] == []
@@ -260,7 +270,32 @@ def test_a_partition_that_a_third_cluster_does_not_see_does_not_flap(field_: Fie
             assert field_.state_of("cluster2", "cluster3", "node1") == ("ready", "fresh")
         until(field_.all_well, "a fresh mesh")
     until(lambda: len(field_.digests()) == 1, "the same state on all nodes of all clusters")
-    told = [event["event"] for event in field_.events()[before:] if event["cluster"] == "cluster2"]
+    told = field_.told(before, "cluster2")
+    assert told.count("stale") <= 1
+    assert "withdrawn" not in told
+    assert seen[0].failures == []
+
+
+def test_a_partition_one_way_does_not_flap(field_: Field) -> None:
+    """Clause 12: cluster2's control plane does not hear cluster1's nodes, whatever it sends to them; cluster2 hears
+    cluster1, and cluster3 both.
+    """
+    before = len(field_.events())
+    with field_.requests("cluster2's control plane deaf for cluster1, which it sends to") as seen:
+        with field_.without("cluster2", to="172.18.1.0/24", deaf=True):
+            until(lambda: field_.state_of("cluster2")[1] == "stale", "STALE")
+            field_.bed.add_pod("cluster2", "late", like="rebel-base-1")
+            late = field_.bed.pod("cluster2", "late")["status"]["podIP"]
+            time.sleep(FAULT_S)
+            assert late not in json.dumps(field_.realised())
+            for remote in ("cluster1", "cluster2"):
+                assert field_.state_of(remote, "cluster3", "node1") == ("ready", "fresh")
+            assert field_.state_of("cluster1", "cluster2", "node1") == ("ready", "fresh")
+        until(field_.all_well, "a fresh mesh")
+        until(lambda: late in json.dumps(field_.realised()), "a pod that came meanwhile")
+        field_.retire("late", late)
+    until(lambda: len(field_.digests()) == 1, "the same state on all nodes of all clusters")
+    told = field_.told(before, "cluster2")
     assert told.count("stale") <= 1
     assert "withdrawn" not in told
     assert seen[0].failures == []
