@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import NoReturn
 
 from prometheus_client import CollectorRegistry, Histogram
 
@@ -21,10 +20,10 @@ from meshd.daemon.clustermesh import Clustermesh
 from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
-from meshd.daemon.kernel import BACKEND_MAPS, MapShape, PolicyShape
+from meshd.daemon.kernel import MapShape, PolicyShape
 from meshd.daemon.members import Members
-from meshd.daemon.memory import Tidying, tidy
 from meshd.daemon.memory import set_up as set_up_memory
+from meshd.daemon.memory import tidy
 from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
 from meshd.daemon.narrow import Narrow
@@ -37,26 +36,20 @@ from meshd.daemon.remote import Remote
 from meshd.daemon.remotefile import RemoteFile
 from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
+from meshd.daemon.rounds import Rounds
 from meshd.daemon.routetarget import RouteShape
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
-from meshd.daemon.underlay import interfaces
+from meshd.daemon.upkeep import Upkeep
 from meshd.daemon.verdicts import Verdicts
-from meshd.daemon.vigil import Vigil
 from meshd.daemon.wantedroutes import EXPORTS, ROUTES
 from meshd.daemon.ways import Ways
 from meshd.health import serve_health
 from meshd.reconcile.loop import Loop, Reconciler
-from meshd.reconcile.target import Item
 from meshd.single import alone
-from routing.plan import Settings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 
 logger = logging.getLogger(__name__)
-
-INTERFACES_S = 0.5
-VIGIL_S = 1.0
-PROBE_AGAIN_S = 10.0
 
 
 class _Stop(Exception):
@@ -96,7 +89,11 @@ class Daemon:
             buckets=BUCKETS_S,
         )
         self.loop = Loop(
-            self.targets, executor, refresh=self._refresh, settled=self._settled, took=self.propagation.observe
+            self.targets,
+            executor,
+            refresh=lambda: self._rounds.refresh(),
+            settled=self._settled,
+            took=self.propagation.observe,
         )
         wanted = {ROUTES: config.host_routes, EXPORTS: config.export_pod_cidrs}
         self._route_maps = frozenset(name for name, is_wanted in wanted.items() if is_wanted)
@@ -121,8 +118,6 @@ class Daemon:
         self.foreign_programs = datapath.foreign_programs
         self._pacer = Pacer(LISTS_APART_S)
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
-        self._tidying = Tidying(tidied)
-        self.vigil = Vigil(self.store, self.mesh, self.timeline)
         self.prober: Prober | None = None
         if datapath.tunnel:
             self.prober = Prober(
@@ -131,8 +126,20 @@ class Daemon:
                 underlay=config.underlay,
                 mtu=self.ways.underlay_mtu,
             )
-        self._narrow = Narrow(config.underlay, datapath.held.get("md_node", {}))
-        self.mesh.nodes.path_of = self._narrow.path_of
+        narrow = Narrow(config.underlay, datapath.held.get("md_node", {}))
+        self.mesh.nodes.path_of = narrow.path_of
+        self._upkeep = Upkeep(
+            self.local,
+            self.remotes,
+            store=self.store,
+            mesh=self.mesh,
+            ways=self.ways,
+            narrow=narrow,
+            prober=self.prober,
+            timeline=self.timeline,
+            wake=self.loop.wake,
+            tidied=tidied,
+        )
         self.policing = Policing(
             self.store,
             self.members,
@@ -147,10 +154,17 @@ class Daemon:
         self.verdicts = Verdicts()
         self._ring = datapath.ring
         self._pod_target = datapath.pods
-        self._interfaces_moved = False
-        self._files_moved = True
-        """Remotes came, went or have another file."""
-        self._refused: frozenset[Item] = frozenset()
+        self._rounds = Rounds(
+            config,
+            mesh=self.mesh,
+            ways=self.ways,
+            policing=self.policing,
+            maps=self.maps,
+            pods=self.pods,
+            pod_target=datapath.pods,
+            remotes=self.remotes,
+            wake=self.loop.wake,
+        )
         self._restore(datapath)
 
     def _restore(self, datapath: Datapath) -> None:
@@ -186,10 +200,9 @@ class Daemon:
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
                 group.create_task(self.ways.run(), name="ways")
                 group.create_task(self.loop.run(), name="reconcile")
-                group.create_task(self._watch_interfaces(), name="interfaces")
-                group.create_task(self._keep_vigil(), name="vigil")
-                if self.prober is not None:
-                    group.create_task(self._probe(self.prober), name="prober")
+                group.create_task(self._rounds.watch_interfaces(), name="interfaces")
+                group.create_task(self._upkeep.watch(), name="vigil")
+                group.create_task(self._upkeep.probe(), name="prober")
                 await _stopped()
                 raise _Stop
         except* _Stop:
@@ -231,106 +244,29 @@ class Daemon:
         )
 
     def _join(self, file: RemoteFile) -> Remote:
-        self._files_moved = True
+        self._rounds.files_moved = True
         return self._make(file, SHARED_KINDS)
 
     def _change(self, cluster: str) -> None:
-        self._files_moved = True
+        self._rounds.files_moved = True
         self.mesh.suspicion.reconsider(cluster)
         self.loop.wake()
 
     def _leave(self, cluster: str) -> None:
-        self._files_moved = True
+        self._rounds.files_moved = True
         self.store.drain(cluster)
         self.members.leave(cluster)
         self.mesh.leave(cluster)
-        self.vigil.forget(cluster)
-        self._narrow.forget(cluster)
-        if self.prober is not None:
-            self.prober.forget(cluster)
+        self._upkeep.forget(cluster)
         self.timeline.note("left", cluster)
 
     def _is_lost(self, cluster: str) -> bool:
         remote = self.clustermesh.remotes.get(cluster) if self.clustermesh else None
         return remote is None or remote.presence.lost_at is not None
 
-    async def _keep_vigil(self) -> NoReturn:
-        while True:
-            self.vigil.look([self.local, *self.remotes()], self.prober, time.monotonic())
-            self._tidying.look(self.store.listed_records, settled=not self.store.dirty)
-            self._follow_paths()
-            await asyncio.sleep(VIGIL_S)
-
-    def _follow_paths(self) -> None:
-        """Packets are made to fit the way to their node."""
-        if self.prober is None or not (underlay := self.ways.underlay_mtu()):
-            return
-        clusters = [remote.cluster for remote in self.remotes()]
-        if moved := self._narrow.look(clusters, self.prober.nodes, underlay, time.monotonic()):
-            self.mesh.measured(moved)
-            self.loop.wake()
-
-    async def _probe(self, prober: Prober) -> None:
-        """Without probes there is no evidence, but everything else goes on."""
-        while True:
-            try:
-                await prober.run()
-            except OSError as error:
-                self.timeline.note("no probes", detail=str(error), bad=True)
-            await asyncio.sleep(PROBE_AGAIN_S)
-
-    def _refresh(self) -> bool:
-        if self._interfaces_moved:
-            self._interfaces_moved = False
-            self.pods.delta.doubt(PODS, self._pod_target.lost({index for index, _ in interfaces()}))
-            for item in self.pods.retries.failures:
-                self.pods.delta.touch(item)
-            self.policing.outside.set_host(host_addresses())
-        self.ways.repair()
-        if self._files_moved:
-            self._files_moved = False
-            if (settings := self._settings()) != self.mesh.nodes.settings:
-                self.mesh.configure(settings)
-        if (refused := self._refused_backends()) != self._refused:
-            self._refused = refused
-            self.mesh.refuse(refused)
-        more = self.mesh.refresh(time.monotonic())
-        self.ways.look()
-        self.policing.set_here(set(self.mesh.addresses.local_pods.values()))
-        return self.policing.refresh() or more
-
-    def _settings(self) -> Settings:
-        modes = {remote.cluster: remote.file.routing_mode for remote in self.remotes()}
-        return Settings(
-            self.config.cluster,
-            self.config.node,
-            self.config.routing_mode,
-            {cluster: mode for cluster, mode in modes.items() if mode is not None},
-            self.config.underlay,
-            self.config.subnets,
-        )
-
-    def _refused_backends(self) -> frozenset[Item]:
-        return frozenset(item for item in self.maps.retries.failures if item[0] in BACKEND_MAPS)
-
-    def _asks_for_another(self) -> bool:
-        """Whether what failed in the rounds, or found room at last, changes what is wanted."""
-        return self._refused_backends() != self._refused or self.policing.feels_shortage()
-
     def _settled(self) -> None:
-        self.ways.look()
-        if self._asks_for_another():
-            self.loop.wake()
+        self._rounds.settled()
         self._observe()
-
-    async def _watch_interfaces(self) -> NoReturn:
-        """A pod's interface may come after its record, or be made anew: look again whenever the set has changed."""
-        known = interfaces()
-        while True:
-            await asyncio.sleep(INTERFACES_S)
-            if (now := interfaces()) != known:
-                known, self._interfaces_moved = now, True
-                self.loop.wake()
 
     def _observe(self) -> None:
         if not self.readiness.missing:
@@ -347,7 +283,7 @@ class Daemon:
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
         in_sync = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
-        settled = in_sync and not self._asks_for_another()
+        settled = in_sync and not self._rounds.asks_for_another()
         return {
             "loaded": True,
             "local-synced": local,
