@@ -2,7 +2,7 @@
 
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -10,10 +10,13 @@ _TRAILING = re.compile(r"[ \t]+(?=\n)")
 
 
 def standard_console(width: int) -> Console:
-    """For standard output as it is now; `width` in columns where that is no terminal."""
+    """For standard output as it is now; `width` in columns where that is no terminal. Text is shown as it is: names and
+    labels come from other clusters too.
+    """
     if sys.stdout.isatty():
-        return _Console()
-    return _Console(width=width, file=_Trimmed(sys.stdout))  # type: ignore[arg-type]  # rich writes and flushes only
+        return _Console(markup=False, emoji=False)
+    file: Any = _Trimmed(sys.stdout)  # rich writes and flushes only
+    return _Console(width=width, file=file, markup=False, emoji=False)
 
 
 class _Console(Console):

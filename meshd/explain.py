@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meshd.console import standard_console
 from meshd.socket import SocketError, get
@@ -111,7 +112,7 @@ def ask(run_dir: Path, instance: str | None, route: str) -> tuple[list[Any], lis
 
 def show(answer: Answer, console: Console) -> None:
     """One daemon's reasons for people."""
-    console.print(f"[bold]{answer['name']}[/] on {answer['instance']}", highlight=False)
+    console.print(Text.assemble((answer["name"], "bold"), f" on {answer['instance']}"))
     if not answer["is_global"]:
         console.print(f"  NOT GLOBAL: {answer['reason']}", highlight=False, markup=False)
     for problem in answer["problems"]:

@@ -113,7 +113,7 @@ def _show(
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*cells(row))
-        console.print(table)
+        console.print(table if rows else "nothing is there", highlight=False)
         if left := sum(answer["total"] - len(answer["rows"]) for answer in answers if isinstance(answer, dict)):
             console.print(f"and {left} more", highlight=False)
     for error in errors:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meshd.console import standard_console
 from meshd.socket import SocketError, get
@@ -65,7 +66,7 @@ def plan(
     else:
         console = standard_console(WIDTH)
         for entry in found:
-            show(entry, console)
+            show(entry, console, ", ".join(peers))
     for peer in unknown:
         click.echo(f"{peer}: no daemon here has heard of a node of such a cluster", err=True)
     ctx.exit(EXIT_DEGRADED if unknown or any(is_degraded(entry) for entry in found) else EXIT_OK)
@@ -83,14 +84,17 @@ def is_degraded(entry: Plan) -> bool:
     return bool(unreachable or entry["conflicts"] or entry["problems"])
 
 
-def show(entry: Plan, console: Console) -> None:
-    """One daemon for people."""
+def show(entry: Plan, console: Console, of: str = "") -> None:
+    """One daemon for people; `of` are the clusters that were asked for."""
     peers = "".join(f", {cluster} {mode}" for cluster, mode in sorted(entry["peers"].items()))
-    console.print(f"[bold]{entry['instance']}[/]: mode {entry['mode']}{peers}", highlight=False)
+    console.print(Text.assemble((entry["instance"], "bold"), f": mode {entry['mode']}{peers}"))
     for what, problem in entry["problems"].items():
         console.print(f"  ! {what}: {problem}", highlight=False, markup=False)
     for conflict in entry["conflicts"]:
         console.print(f"  ! {conflict['text']}", highlight=False, markup=False)
+    if not entry["routes"]:
+        console.print("  no PodCIDR of another node is known here" if not of else f"  nothing known of {of}")
+        return
     table = Table(box=None, padding=(0, 0, 0, 2))
     for heading in ("PREFIX", "NODE", "WAY", "DEVICE", "VIA", "BECAUSE"):
         table.add_column(heading, no_wrap=heading != "BECAUSE")

@@ -39,7 +39,7 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
         click.echo(json.dumps(answers, indent=2))
     else:
         for answer in answers:
-            _console().print(policies_table(answer))
+            _console().print(policies_table(answer) if answer else "no policy is there", highlight=False)
         if any(row["audited"] for answer in answers for row in answer):
             click.echo(AUDITED, err=True)
     invalid = any(row["problem"] for answer in answers for row in answer)

@@ -37,7 +37,7 @@ def list_services(ctx: click.Context, run_dir: Path, instance: str | None, outpu
     if output == "json":
         click.echo(json.dumps(services, indent=2))
     elif answers:
-        standard_console(WIDTH).print(_table(services))
+        standard_console(WIDTH).print(_table(services) if services else "no service is global", highlight=False)
     for error in errors:
         click.echo(error, err=True)
     if errors or not answers:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meshd.console import standard_console
 from meshd.controlplane import Summary, read_all
@@ -107,7 +108,7 @@ def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
     """One daemon for people. Unless `verbose` it takes at most 25 lines, however many clusters there are."""
     style = STYLE[entry["state"]]
     missing = [name for name, age in entry["events"].items() if age is None]
-    console.print(f"[bold]{entry['instance']}[/]: [{style}]{entry['state']}[/]", highlight=False)
+    console.print(Text.assemble((entry["instance"], "bold"), ": ", (entry["state"], style)))
     clusters, findings = sorted(entry["clusters"], key=_badness), entry["findings"]
     if verbose or (len(clusters) <= ROWS_MAX and len(findings) <= FINDINGS_MAX):
         show_findings(findings, console)
@@ -138,10 +139,9 @@ def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
 
 def show_summary(summary: Summary, console: Console) -> None:
     """An agent or a proxy for people."""
-    state = f"[{STYLE[summary.state]}]{summary.state}[/]"
-    console.print(
-        f"[bold]{summary.instance}[/] {summary.process}: {state}; {summary.line}", highlight=False, soft_wrap=True
-    )
+    state = summary.state, STYLE[summary.state]
+    line = Text.assemble((summary.instance, "bold"), f" {summary.process}: ", state, f"; {summary.line}")
+    console.print(line, soft_wrap=True)
     show_findings(summary.findings, console)
 
 

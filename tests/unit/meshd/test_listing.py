@@ -15,6 +15,7 @@ ENTRY = {"map": "md_ipcache", "desired": "20.0.0.1 identity=7", "realised": None
 NODE = {"cluster": "c2", "name": "n1", "address": "172.18.2.11", "pod_cidrs": ["20.0.0.0/24"]}
 CLAIM = {"cluster": "c2", "says": "PodCIDR 20.0.0.0/24", "presence": "stale", "lost_age_s": 9.0}
 IP = {"address": "20.0.0.1", "instance": "c1.n1", "reason": "", "realised": ["20.0.0.1 identity=7"]}
+PLAN = {"instance": "c1.n1", "mode": "tunnel", "peers": {}, "problems": {}, "conflicts": [], "routes": []}
 EVENT = {"number": 1, "age_s": 3.0, "event": "withdrawn", "cluster": "c2", "detail": "nobody answers"}
 
 
@@ -82,6 +83,30 @@ async def test_events_are_shown_with_their_age(tmp_path: Path) -> None:
     answer = {"last": 1, "events": [EVENT]}
     result = await run(tmp_path, {"/v1/events/{after}": lambda after: answer}, "events")
     assert result.output.strip() == "3s ago  c1.n1  c2  withdrawn  nobody answers"
+
+
+EMPTY = {
+    ("ipcache", "list"): ("/v1/list/{what}", {"rows": [], "total": 0}, "nothing is there"),
+    ("service", "list"): ("/v1/services", [], "no service is global"),
+    ("policy", "list"): ("/v1/policies", [], "no policy is there"),
+    ("plan",): ("/v1/plan", PLAN, "no PodCIDR of another node is known here"),
+    ("plan", "nosuch"): ("/v1/plan", PLAN, "nothing known of nosuch"),
+}
+
+
+@pytest.mark.parametrize("words", EMPTY)
+async def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path, words: tuple[str, ...]) -> None:
+    route, answer, says = EMPTY[words]
+    result = await run(tmp_path, {route: lambda **_: answer}, *words)
+    assert says in result.output
+    assert not [line for line in result.output.splitlines() if line.isupper()], "no bare headings"
+
+
+async def test_a_name_is_shown_as_it_is_and_styles_nothing(tmp_path: Path) -> None:
+    labels = "k8s:a=[/b][bold]x:cat:\x1b[31m;"
+    rows = {"rows": [{"cluster": "c2", "identity": 7, "labels": labels}], "total": 1}
+    result = await run(tmp_path, {"/v1/list/{what}": lambda what: rows}, "identity", "list")
+    assert labels.replace("\x1b", "\\x1b") in result.output
 
 
 @pytest.mark.parametrize("words", [("events",), ("ipcache", "list"), ("node", "list"), ("explain", "ip", "1.2.3.4")])
