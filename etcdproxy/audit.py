@@ -34,10 +34,6 @@ class StreamRecord:
         if len(self.watched) < _MAX_WATCHED:
             self.watched[readable(start)] = None
 
-    def note_answers(self, number: int, size: int) -> None:
-        self.answers += number
-        self.sent += size
-
 
 class Audit:
     """Writes the lines."""

@@ -1,9 +1,11 @@
 """Events encoded once for all watchers that want the same: one batch of them at a time, within bounds. Pure."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from etcdproxy.encoding import encode_delete, encode_put, encode_watch
 from etcdproxy.history import Change, History
+from etcdproxy.http2.message import Message
 from etcdproxy.policy import Interval
 
 BATCH_BYTES = 512 << 10  # events of one answer, unless one commit alone is bigger
@@ -21,8 +23,15 @@ class Selection:
     deletes: bool = True
     previous: bool = False
 
-    def wants(self, change: Change) -> bool:
-        return (self.puts if change.after else self.deletes) and self.interval.holds(change.key)
+    def wanted(self, changes: Iterable[Change]) -> Iterator[Change]:
+        start, end, puts, deletes = self.interval.start, self.interval.end, self.puts, self.deletes
+        for change in changes:
+            key = change.key
+            if start <= key and (end is None or key < end) and (deletes if change.after is None else puts):
+                yield change
+
+    def wants_any(self, changes: Iterable[Change]) -> bool:
+        return next(self.wanted(changes), None) is not None
 
 
 @dataclass(slots=True)
@@ -36,13 +45,13 @@ class Batch:
     revision: int
     more: bool
     header: bytes = b""
-    messages: dict[int, bytes] = field(default_factory=dict)  # by watch id
+    messages: dict[int, Message] = field(default_factory=dict)  # by watch id
 
-    def message(self, watch_id: int) -> bytes:
+    def message(self, watch_id: int) -> Message:
         """All its events as one message."""
         message = self.messages.get(watch_id)
         if message is None:
-            message = encode_watch(self.header, watch_id, b"".join(self.parts))
+            message = Message(encode_watch(self.header, watch_id, b"".join(self.parts)))
             if len(self.messages) < MAX_MESSAGES:
                 self.messages[watch_id] = message
         return message
@@ -69,7 +78,7 @@ class Shelf:
     def put(self, shared: Shared, batch: Batch, begin: int, end: int) -> None:
         self.drop(shared)
         shared.batch, shared.begin, shared.end = batch, begin, end
-        size = self._sizes[shared] = sum(map(len, batch.parts)) * (1 + MAX_MESSAGES)
+        size = self._sizes[shared] = sum(map(len, batch.parts)) * (1 + 2 * MAX_MESSAGES)  # and in frames
         self._bytes += size
         while self._bytes > self._max_bytes and len(self._sizes) > 1:
             self.drop(next(iter(self._sizes)))
@@ -92,9 +101,7 @@ def collect_batch(history: History, selection: Selection, begin: int) -> Batch:
         if parts or size >= BATCH_BYTES:
             revision, more = commit.revision - 1, True
             break
-        for change in commit.changes:
-            if not selection.wants(change):
-                continue
+        for change in selection.wanted(commit.changes):
             event = _encode(change, commit.revision, selection.previous)
             if size + len(event) > PART_BYTES and events:
                 parts.append(b"".join(events))

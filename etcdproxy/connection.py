@@ -21,6 +21,7 @@ from wire.proto import kv_pb2, rpc_pb2
 
 START, END = b"cilium/", b"meshd0"  # everything that is served
 _PAGE = 20_000  # keys; etcd walks the whole rest of the range for every page, so few and big ones
+_MAX_EVENTS = 1_000  # taken at once, unless one commit has more: the readers' turn must come, too
 _TIMEOUT_S = 30.0  # of one Range, and until a watch is there
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -116,7 +117,7 @@ class Connection:
                 call.send(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
                 watch = Watch(call)
                 async with asyncio.timeout(_TIMEOUT_S):
-                    await watch.commits()
+                    await watch.commits()  # that it is there
                 yield watch
         except CallLost as error:
             raise UpstreamAway(str(error)) from error
@@ -132,7 +133,10 @@ class Watch:
         self.header = rpc_pb2.ResponseHeader()
 
     async def commits(self) -> list[CommitData]:
-        """The commits of the next whole answer; none if it only says that the watch is there."""
+        """The commits of the next whole answer and of those that have come with it, within bounds.
+
+        None if they only say that the watch is there.
+        """
         events: list[kv_pb2.Event] = []
         while True:
             try:
@@ -144,9 +148,11 @@ class Watch:
                 raise Overtaken(f"compacted up to {response.compact_revision}")
             if response.canceled:
                 raise UpstreamAway(f"etcd cancelled the watch: {response.cancel_reason}")
+            if response.created:
+                return []  # by itself: who waits for it does not want what has come with it
             events.extend(response.events)
-            if not response.fragment:
-                return list(read_commits(events))
+            if not response.fragment and (len(events) >= _MAX_EVENTS or not self._call.has_come):
+                return read_commits(events)
 
 
 def _away(error: grpc.aio.AioRpcError) -> UpstreamAway:

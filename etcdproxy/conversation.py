@@ -38,9 +38,14 @@ class Conversation:
         self._audit = audit
         self._granted = granted
         self._call = call
-        self._watch = WatchStream(hub, self, call.wake)
+        self._watch = WatchStream(hub, self, call.wake, call.push)
         self._record = StreamRecord(peer, call.address)
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def answers(self) -> tuple[int, int]:
+        """How many messages and bytes were sent."""
+        return self._call.messages, self._call.sent
 
     def refuse(self, interval: Interval) -> str:
         if not allows(self._granted, interval):
@@ -86,6 +91,8 @@ class Conversation:
         finally:
             self._watch.close()
             self._peers.count_stream(self.peer, -1)
+            self._peers.count_answers(*self.answers)
+            self._record.answers, self._record.sent = self.answers
             status = self._call.status
             self._audit.ended(self._record, status.details if status else "the reader left")
 
@@ -104,6 +111,7 @@ class Conversation:
         # A peer that asks for no more may still listen.
 
     def _take(self, room: int) -> list[bytes]:
+        """Answers for so many bytes; the last one may be too much."""
         answers: list[bytes] = []
         size = 0
         try:
@@ -112,7 +120,4 @@ class Conversation:
                 size += PREFIX_BYTES + len(answer)
         except StreamLost:
             self._finish(_LOST)
-        if answers:
-            self._record.note_answers(len(answers), size)
-            self._peers.count_answers(len(answers), size)
         return answers

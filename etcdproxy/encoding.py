@@ -58,6 +58,8 @@ def decode_entry(entry: bytes) -> kv_pb2.KeyValue:
 
 def encode_put(entry: bytes, previous: bytes | None = None) -> bytes:
     """A put as an event of a watch answer."""
+    if previous is None:  # nearly always
+        return b"".join((_EVENT, encode_varint(len(entry)), entry))
     return _event(entry, previous)
 
 

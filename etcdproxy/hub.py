@@ -4,6 +4,9 @@ Level, not edge: a watcher has no queue. It only knows the revision from which i
 read from the shared history when its stream can take it. So a watcher that does not read costs nothing, and it is
 told `compacted` once the history has moved past it. Watchers of the same selection share the encoded events, and where
 their ids are equal, as those of equal programs are, the whole message.
+
+Nearly always a watcher has heard everything and its stream has nothing else to send: then the message is pushed into
+the stream, which takes it or does not. Only who could not be pushed is behind, and is woken.
 """
 
 import asyncio
@@ -14,12 +17,15 @@ from typing import Protocol
 
 from etcdproxy.batches import Batch, Selection, Shared, Shelf, collect_batch
 from etcdproxy.encoding import encode_header
-from etcdproxy.history import Entry, History
+from etcdproxy.history import Compacted, Entry, History
 from etcdproxy.store import Store
 
 
 class Listener(Protocol):
     """A stream, as the hub sees it."""
+
+    def push(self, watcher: "Watcher", batch: Batch) -> bool:
+        """Tells a watcher what it lacks, if that can be sent at once; False: it is to be woken."""
 
     def wake(self, watcher: "Watcher") -> None:
         """The watcher is behind: fetch its events when they can be sent."""
@@ -48,9 +54,10 @@ class Watcher:
 
 @dataclass(slots=True, eq=False)
 class Group(Shared):
-    """The watchers of one selection."""
+    """The watchers of one selection. `untold`: from this revision on they lack something; 0: nothing."""
 
     watchers: dict[Watcher, None] = field(default_factory=dict)
+    untold: int = 0
 
 
 class Hub:
@@ -77,17 +84,19 @@ class Hub:
             self._header = (at, encode_header(self.store, at))
         return self._header[1]
 
-    def apply(self, revision: int, changes: Iterable[tuple[bytes, Entry | None]]) -> None:
-        """Takes over one revision of upstream and wakes the streams that it concerns."""
-        commit = self.history.add(revision, changes)
-        if commit is None:
-            return
-        for selection, group in self._groups.items():
-            if any(selection.wants(change) for change in commit.changes):
-                for watcher in group.watchers:
-                    if watcher.behind_from is None and watcher.start <= revision:
-                        watcher.behind_from = revision
-                        watcher.listener.wake(watcher)
+    def apply(self, commits: Iterable[tuple[int, Iterable[tuple[bytes, Entry | None]]]]) -> None:
+        """Takes over revisions of upstream, in their order, and tells the watchers that they concern."""
+        for revision, changes in commits:
+            commit = self.history.add(revision, changes)
+            if commit is None:
+                continue
+            for selection, group in self._groups.items():
+                if not group.untold and selection.wants_any(commit.changes):
+                    group.untold = revision
+        for group in self._groups.values():
+            if group.untold:
+                self._tell(group, group.untold)
+                group.untold = 0
         self._release_waiters()
 
     def replace(self, history: History, store: Store, *, continues: bool) -> None:
@@ -139,16 +148,10 @@ class Hub:
 
     def fetch(self, watcher: Watcher) -> Batch:
         """The next events of a watcher that is behind; it is then behind from what follows. Raises Compacted."""
-        begin, end, group = watcher.behind_from, self.history.revision, watcher.group
+        begin, group = watcher.behind_from, watcher.group
         if begin is None or group is None:
-            return Batch([], end, more=False)
-        if group.batch is not None and group.begin == begin and group.end == end:
-            batch = group.batch
-        else:
-            batch = collect_batch(self.history, group.selection, begin)
-            batch.header = self.header(batch.revision)
-            if len(group.watchers) > 1:
-                self._shelf.put(group, batch, begin, end)
+            return Batch([], self.history.revision, more=False)
+        batch = self._batch(group, begin)
         watcher.behind_from = batch.revision + 1 if batch.more else None
         return batch
 
@@ -166,6 +169,36 @@ class Hub:
             heapq.heapify(self._waiters)
             return False
         return True
+
+    def _tell(self, group: Group, begin: int) -> None:
+        """Pushes what came from `begin` on to the watchers that had heard all before; wakes who does not take it."""
+        in_step = [watcher for watcher in group.watchers if watcher.behind_from is None]
+        if not in_step:
+            return
+        try:
+            batch = self._batch(group, begin)
+        except Compacted:  # so much came at once that the history does not hold it
+            batch = None
+        if batch is not None and batch.more:
+            batch = None
+        for watcher in in_step:
+            if batch is not None and watcher.start <= begin and watcher.listener.push(watcher, batch):
+                continue
+            lacks = max(begin, watcher.start)
+            if lacks <= self.history.revision:
+                watcher.behind_from = lacks
+                watcher.listener.wake(watcher)
+
+    def _batch(self, group: Group, begin: int) -> Batch:
+        """What a group's watchers lack from `begin` on, as much as makes one answer. Raises Compacted."""
+        end = self.history.revision
+        if group.batch is not None and group.begin == begin and group.end == end:
+            return group.batch
+        batch = collect_batch(self.history, group.selection, begin)
+        batch.header = self.header(batch.revision)
+        if len(group.watchers) > 1:
+            self._shelf.put(group, batch, begin, end)
+        return batch
 
     def _release_waiters(self) -> None:
         while self._waiters and self._waiters[0][0] <= self.history.revision:

@@ -1,9 +1,8 @@
 """What upstream's answers mean: entries of a list, commits of a watch, which store they come from. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from etcdproxy.encoding import decode_entry, encode_entry
 from etcdproxy.history import Entry, History
@@ -11,10 +10,10 @@ from wire.keys import GENERATION
 from wire.proto import kv_pb2, rpc_pb2
 
 GENERATION_KEY = GENERATION.encode()
+_DELETE = kv_pb2.Event.DELETE
 
 
-@dataclass(frozen=True, slots=True)
-class CommitData:
+class CommitData(NamedTuple):
     """The changes of one revision, as upstream tells them; None: deleted."""
 
     revision: int
@@ -60,14 +59,23 @@ def read_entry(kv: kv_pb2.KeyValue) -> Entry:
     return Entry(kv.mod_revision, encode_entry(kv))
 
 
-def read_commits(events: list[kv_pb2.Event]) -> Iterator[CommitData]:
+def read_commits(events: Iterable[kv_pb2.Event]) -> list[CommitData]:
     """The events of whole answers, by revision."""
-    for revision, of_revision in groupby(events, key=lambda event: event.kv.mod_revision):
-        yield CommitData(revision, [_read_change(event) for event in of_revision])
+    commits: list[CommitData] = []
+    for event in events:
+        kv = event.kv
+        if not commits or commits[-1].revision != kv.mod_revision:
+            commits.append(CommitData(kv.mod_revision, []))
+        commits[-1].changes.append((kv.key, None if event.type == _DELETE else read_entry(kv)))
+    return commits
 
 
-def _read_change(event: kv_pb2.Event) -> tuple[bytes, Entry | None]:
-    return event.kv.key, None if event.type == kv_pb2.Event.DELETE else read_entry(event.kv)
+def cut_at_generation(commits: list[CommitData]) -> tuple[list[CommitData], list[CommitData]]:
+    """The commits up to one that writes the generation, which may be the end of a history; and those after it."""
+    for number, commit in enumerate(commits, 1):
+        if any(key == GENERATION_KEY for key, _ in commit.changes):
+            return commits[:number], commits[number:]
+    return commits, []
 
 
 def generation_of(history: History) -> bytes:

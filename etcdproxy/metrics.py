@@ -43,8 +43,9 @@ class Metrics(Collector):
         peers = self._parts.service.peers
         yield _gauge("watchers", "Open watches.", peers.watches)
         yield _gauge("queued_bytes", "Answers to Ranges that were not sent yet.", peers.queued)
-        yield _counter("watch_answers", "Messages sent to watches.", peers.answers)
-        yield _counter("watch_answer_bytes", "Bytes sent to watches.", peers.sent)
+        answers, sent = self._parts.service.answers()
+        yield _counter("watch_answers", "Messages sent to watches.", answers)
+        yield _counter("watch_answer_bytes", "Bytes sent to watches.", sent)
         refused = CounterMetricFamily("meshd_proxy_refused", "Requests refused.", labels=["reason"])
         for reason, count in peers.refused.items():
             refused.add_metric([reason], count)

@@ -45,7 +45,7 @@ class Peers:
         self.streams = 0
         self.watches = 0
         self.queued = 0  # bytes
-        self.answers = 0  # of watches, since the start
+        self.answers = 0  # of streams that have ended
         self.sent = 0  # bytes of them
         self._bucket = Bucket(limits.requests_burst, time.monotonic())
         self._peers: dict[str, Peer] = {}

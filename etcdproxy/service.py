@@ -69,6 +69,11 @@ class Service:
             logger.exception("a call failed", extra={"path": call.path, "peer": call.name})
             call.finish(Status(StatusCode.INTERNAL, "meshd: this call failed, the proxy's log says why"))
 
+    def answers(self) -> tuple[int, int]:
+        """How many messages and bytes of watches were sent since the start."""
+        counts = [(self.peers.answers, self.peers.sent), *(conversation.answers for conversation in self._open)]
+        return sum(messages for messages, _ in counts), sum(size for _, size in counts)
+
     def see(self, name: str) -> Peer:
         """What is known of the peer with this certificate name, which is here now."""
         return self.peers.see(name, self.policy.role_of(name) or "")

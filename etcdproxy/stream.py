@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from etcdproxy.batches import Selection
+from etcdproxy.batches import Batch, Selection
 from etcdproxy.encoding import encode_watch
 from etcdproxy.history import Compacted
+from etcdproxy.http2.message import Message
 from etcdproxy.hub import Hub, Watcher
 from etcdproxy.policy import Interval
 from wire.proto import rpc_pb2
@@ -43,15 +44,22 @@ class Gate(Protocol):
 class WatchStream:
     """The watchers of one stream. `take` gives one answer at a time; after it gave None, `wake` tells of more.
 
-    The gate decides what may be watched.
+    Until then `push` may be given a message that has nothing to wait for; it says whether it could be sent. The gate
+    decides what may be watched.
     """
 
     __slots__ = (
-        "_answers", "_behind", "_fragments", "_gate", "_hub", "_lost", "_next_id", "_progress_wanted", "_room",
-        "_wake", "_watchers",
+        "_answers", "_awake", "_behind", "_fragments", "_gate", "_hub", "_lost", "_next_id", "_progress_wanted",
+        "_push", "_room", "_wake", "_watchers",
     )  # fmt: skip
 
-    def __init__(self, hub: Hub, gate: Gate, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        gate: Gate,
+        wake: Callable[[], None] = lambda: None,
+        push: Callable[[Message], bool] = lambda message: False,
+    ) -> None:
         self._hub = hub
         self._gate = gate
         self._watchers: dict[int, Watcher] = {}
@@ -61,7 +69,9 @@ class WatchStream:
         self._fragments: deque[bytes] = deque()
         self._progress_wanted = False
         self._lost = False
+        self._awake = False  # `take` is to be called: what comes now waits for its turn
         self._wake = wake
+        self._push = push
         self._room = asyncio.Event()
         self._room.set()
 
@@ -82,7 +92,7 @@ class WatchStream:
             self._cancel(request.cancel_request.watch_id)
         elif kind == "progress_request":
             self._progress_wanted = True
-            self._wake()
+            self._rouse()
 
     def take(self) -> bytes | None:
         """The next answer to send, or None. Raises StreamLost."""
@@ -101,13 +111,18 @@ class WatchStream:
         if self._progress_wanted:
             self._progress_wanted = False
             return self._encode(watch_id=_NO_WATCH)
+        self._awake = False
         return None
 
+    def push(self, watcher: Watcher, batch: Batch) -> bool:
+        if self._awake or len(batch.parts) != 1 or not self._push(batch.message(watcher.watch_id)):
+            return False
+        watcher.told = True
+        return True
+
     def wake(self, watcher: Watcher) -> None:
-        told = bool(self._behind)
         self._behind[watcher] = None
-        if not told:
-            self._wake()
+        self._rouse()
 
     def lose(self) -> None:
         """Tells every watcher that what it has heard is compacted, under the new store's header; then ends."""
@@ -117,14 +132,14 @@ class WatchStream:
         self._fragments.clear()
         for watcher in list(self._watchers.values()):
             self._end_compacted(watcher, self._hub.history.revision + 1)
-        self._wake()
+        self._rouse()
 
     def end(self) -> None:
         """Ends the stream without a word to its watchers."""
         self._lost = True
         self._fragments.clear()
         self._answers.clear()
-        self._wake()
+        self._rouse()
 
     def notify(self) -> None:
         """Tells the watchers that asked for it, and lack nothing, how far they have heard."""
@@ -205,7 +220,7 @@ class WatchStream:
             self._fragments.extend(encode_watch(header, watch_id, part, fragment=True) for part in parts)
             self._fragments.append(encode_watch(header, watch_id, last))
             return self._fragments.popleft()
-        return batch.message(watch_id)
+        return batch.message(watch_id).data
 
     def _end_compacted(self, watcher: Watcher, revision: int) -> None:
         self._forget(watcher)
@@ -215,7 +230,12 @@ class WatchStream:
         self._answers.append(answer)
         if len(self._answers) >= _MAX_ANSWERS:
             self._room.clear()
-        self._wake()
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._wake()
 
     def _encode(
         self,

@@ -21,6 +21,7 @@ from etcdproxy.hub import Hub
 from etcdproxy.listing import (
     GENERATION_KEY,
     Goal,
+    cut_at_generation,
     derive_cluster_id,
     generation_of,
     is_same_history,
@@ -168,10 +169,11 @@ class Upstream:
         generation = generation_of(self._hub.history)
         self._note_synced()
         while True:
-            for commit in await watch.commits():
-                self._hub.apply(commit.revision, commit.changes)
-                if any(key == GENERATION_KEY for key, _ in commit.changes):
-                    self._check_generation(generation)
+            commits = await watch.commits()
+            while commits:
+                known, commits = cut_at_generation(commits)
+                self._hub.apply(known)
+                self._check_generation(generation)
             self._check_store(watch.header)
 
     def _check_generation(self, before: bytes) -> None:

@@ -1,7 +1,8 @@
 """One call of a reader: the messages that came, and those that are to go. Its session moves the bytes.
 
 A handler reads with `read` and either answers once (`answer`) or is asked for messages whenever there is room for
-them (`pull_from`, `wake`): so nothing waits in a queue for a reader that does not read.
+them (`pull_from`, `wake`): so nothing waits in a queue for a reader that does not read. To a reader that does, what is
+new can be given at once (`push`).
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Protocol
 from grpc import StatusCode
 
 from etcdproxy.http2.frames import PREFIX_BYTES, message_prefix, read_prefix
+from etcdproxy.http2.message import Message
 from etcdproxy.http2.status import Refused, Status
 
 MAX_REQUEST_BYTES = 64 << 10  # a key and a range end, nothing that a reader asks is bigger
@@ -26,6 +28,9 @@ class Carrier(Protocol):
     def wants(self, call: "Call") -> None:
         """The call may have something to send."""
 
+    def push(self, call: "Call", message: Message) -> bool:
+        """Sends a message of the call, if nothing is in its way."""
+
     def open(self, call: "Call") -> None:
         """Sends the headers of the answer."""
 
@@ -37,12 +42,14 @@ class Carrier(Protocol):
 
 
 class Call:
-    """`window` is what the reader can take at once. `since` is when the call, wanting to send, last could."""
+    """`window` is what the reader can take at once. `since` is when the call, wanting to send, last could; None: it has
+    nothing to send, or `wake` said only now that it may have. `messages` and `sent` (bytes) are what was sent so far.
+    """
 
     __slots__ = (
         "_carrier", "_complete", "_gone", "_messages", "_over", "_partial", "_waiter", "address", "answered",
-        "begun", "deadline", "name", "path", "pending", "since", "source", "status", "stream", "task",
-        "unacknowledged", "window",
+        "begun", "deadline", "messages", "name", "path", "pending", "sent", "since", "source", "status", "stream",
+        "task", "unacknowledged", "window",
     )  # fmt: skip
 
     def __init__(self, carrier: Carrier, stream: int, path: str, *, name: str, address: str, window: int) -> None:
@@ -56,6 +63,8 @@ class Call:
         self.source: Source | None = None
         self.status: Status | None = None
         self.since: float | None = None
+        self.messages = 0
+        self.sent = 0
         self.unacknowledged = 0
         self.answered = False  # the headers of the answer are sent
         self.task: asyncio.Task[None] | None = None
@@ -111,6 +120,10 @@ class Call:
         self._carrier.open(self)
         self.source = source
         self._carrier.wants(self)
+
+    def push(self, message: Message) -> bool:
+        """Sends a message past the source, which must have none of its own. False: not now, `wake` when it has it."""
+        return self.source is not None and self._carrier.push(self, message)
 
     def wake(self) -> None:
         """The source may have something again."""

@@ -78,6 +78,11 @@ class Following(asyncio.Protocol):
         self._machine.send_data(_STREAM, frames.message_prefix(len(message)) + message)
         self._flush()
 
+    @property
+    def has_come(self) -> bool:
+        """Whether a message is there already."""
+        return bool(self._messages)
+
     async def read(self) -> bytes:
         """The next message. Raises CallLost after the last one."""
         while not self._messages:
@@ -126,11 +131,10 @@ class Following(asyncio.Protocol):
         self._flush()
 
     def _take(self, frame: Frame) -> None:
-        head = frame.head
-        if head is not None and not frame.within_headers:
-            if head.kind == frames.DATA and not head.flags and head.stream == _STREAM:
+        if not frame.within_headers:
+            if frame.kind == frames.DATA and not frame.flags and frame.stream == _STREAM:
                 return self._take_data(frame.data)
-            if head.kind == frames.GOAWAY:
+            if frame.kind == frames.GOAWAY:
                 return self._lose("etcd ends the connection")
         for event in self._machine.receive_data(frame.data):
             self._handle(event)

@@ -1,12 +1,13 @@
 """The few HTTP/2 and gRPC bytes that are put together here and not in h2: DATA frames, pings, window updates. Pure."""
 
 import struct
-from typing import NamedTuple
+from collections.abc import Sequence
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES = 9
 PREFIX_BYTES = 5
 MAX_WINDOW = (1 << 31) - 1
+SAFE_FRAME = 16_384  # a frame of this length everybody takes
 
 DATA, HEADERS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 6, 7, 8, 9
 ACK = END_STREAM = 1
@@ -19,19 +20,13 @@ _PING_ACK = _HEAD.pack(0, 8, PING, ACK, 0)
 _PING = _HEAD.pack(0, 8, PING, 0, 0) + bytes(8)
 
 
-class Head(NamedTuple):
-    """What stands before a frame's payload."""
-
-    length: int
-    kind: int
-    flags: int
-    stream: int
+Chunk = bytes | memoryview
 
 
-def read_head(buffer: bytes | bytearray, at: int) -> Head:
-    """The head of the frame at this offset, where HEAD_BYTES must be."""
+def read_head(buffer: bytes | bytearray, at: int) -> tuple[int, int, int, int]:
+    """Length, kind, flags and stream of the frame at this offset, where HEAD_BYTES must be."""
     high, low, kind, flags, stream = _HEAD.unpack_from(buffer, at)
-    return Head(high << 8 | low, kind, flags, stream & MAX_WINDOW)
+    return high << 8 | low, kind, flags, stream & MAX_WINDOW
 
 
 def read_number(buffer: bytes | bytearray, at: int) -> int:
@@ -43,6 +38,18 @@ def read_number(buffer: bytes | bytearray, at: int) -> int:
 def data_head(length: int, stream: int) -> bytes:
     """The head of a DATA frame that does not end its stream."""
     return _HEAD.pack(length >> 8, length & 0xFF, DATA, 0, stream)
+
+
+def data_frames(chunks: Sequence[Chunk], size: int, stream: int, max_frame: int) -> list[Chunk]:
+    """DATA frames with these bytes, `size` in all, that do not end their stream."""
+    if size <= max_frame:
+        return [data_head(size, stream), *chunks] if size else []
+    frames: list[Chunk] = []
+    whole = memoryview(b"".join(chunks))
+    for at in range(0, size, max_frame):
+        piece = whole[at : at + max_frame]
+        frames += (data_head(len(piece), stream), piece)
+    return frames
 
 
 def window_update(stream: int, size: int) -> bytes:

@@ -7,11 +7,11 @@ call's turn share DATA frames. At most one message of a call is half sent.
 from collections.abc import Callable
 
 from etcdproxy.http2.call import Call
-from etcdproxy.http2.frames import MAX_WINDOW, PREFIX_BYTES, data_head, message_prefix
+from etcdproxy.http2.frames import MAX_WINDOW, PREFIX_BYTES, SAFE_FRAME, Chunk, data_frames, message_prefix
+from etcdproxy.http2.message import Message
 from etcdproxy.http2.status import Status
 
 _MAX_TURN = 64 << 10  # bytes of one call, then the others get their turn
-_FRAME = 16_384  # what everybody takes
 _WINDOW = 65_535  # of a connection, until the reader gives more
 
 
@@ -19,39 +19,27 @@ class Overflow(Exception):
     """The reader gives more window than HTTP/2 knows."""
 
 
-class LastFrame:
-    """Makes frames, and keeps the last one: what many calls are told at once is framed once."""
-
-    __slots__ = ("_frame", "_message", "_stream")
-
-    def __init__(self) -> None:
-        self._frame = self._message = b""
-        self._stream = 0
-
-    def make(self, message: bytes, stream: int) -> bytes:
-        """A DATA frame with one whole message."""
-        if message is not self._message or stream != self._stream:
-            head = data_head(PREFIX_BYTES + len(message), stream)
-            self._frame = b"".join((head, message_prefix(len(message)), message))
-            self._message, self._stream = message, stream
-        return self._frame
-
-
 class Outbound:
     """`window` is what the reader takes on the whole connection, `max_frame` the longest frame it takes.
 
-    `clock` gives the event loop's time; `last` is shared by all connections.
+    `clock` gives the event loop's time.
     """
 
-    __slots__ = ("_clock", "_ended", "_last", "_ready", "max_frame", "window")
+    __slots__ = ("_clock", "_ended", "_pushed", "_pushed_bytes", "_ready", "max_frame", "window")
 
-    def __init__(self, clock: Callable[[], float], last: LastFrame) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._last = last
         self.window = _WINDOW
-        self.max_frame = _FRAME
+        self.max_frame = SAFE_FRAME
+        self._pushed: list[Chunk] = []  # frames, not taken yet
+        self._pushed_bytes = 0
         self._ready: dict[Call, None] = {}  # have window of their own, and perhaps something to send
         self._ended: dict[Call, Status] = {}
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether `fill` has something to look at."""
+        return bool(self._ended or self._ready)
 
     @property
     def has_turn(self) -> bool:
@@ -66,6 +54,23 @@ class Outbound:
             self._ready[call] = None
         elif call.since is None:
             call.since = self._clock()
+
+    def push(self, call: Call, message: Message, room: int) -> bool:
+        """Puts a message of a call before all that `fill` will add; False if something of the call waits, or it is too
+        big now."""
+        size = message.size
+        pushed = self._pushed_bytes + size
+        if self._ready or call.since is not None or size > call.window or size > self.window or pushed > room:
+            return False
+        self._pushed.append(message.frames(call.stream))
+        self._pushed_bytes = pushed
+        self._count(call, 1, size)
+        return True
+
+    def take_pushed(self) -> list[Chunk]:
+        """The frames that were pushed; they go first."""
+        pushed, self._pushed, self._pushed_bytes = self._pushed, [], 0
+        return pushed
 
     def forget(self, call: Call) -> None:
         self._ready.pop(call, None)
@@ -85,7 +90,7 @@ class Outbound:
         if call.since is not None:
             self.wants(call)
 
-    def fill(self, parts: list[bytes | memoryview], room: int) -> list[tuple[Call, Status]]:
+    def fill(self, parts: list[Chunk], room: int) -> list[tuple[Call, Status]]:
         """Adds frames of the calls that are ready. Returns those that have ended: their last frames follow these."""
         ended: list[tuple[Call, Status]] = []
         ready = self._ready
@@ -100,6 +105,8 @@ class Outbound:
             del ready[call]
             if call.window > 0:
                 room -= self._turn(call, parts, min(room, call.window, self.window, _MAX_TURN), now)
+            elif call.since is None:  # the reader has made its windows smaller meanwhile
+                call.since = now
             if call.pending is None and call.status is not None:
                 ended.append((call, call.status))
             elif call.since is not None and call.window > 0:
@@ -109,28 +116,19 @@ class Outbound:
                 call.since = now
         return ended
 
-    def _turn(self, call: Call, parts: list[bytes | memoryview], budget: int, now: float) -> int:
+    def _turn(self, call: Call, parts: list[Chunk], budget: int, now: float) -> int:
         """What one call may send now: at most `budget` bytes; returns how many."""
         call.since = now
         if call.pending is None:
-            messages = call.source(budget) if call.source is not None else []
-            if len(messages) == 1:  # the frequent case
-                size = PREFIX_BYTES + len(messages[0])
-                if size <= budget and size <= self.max_frame:
-                    if size < budget:
-                        call.since = None
-                    call.window -= size
-                    self.window -= size
-                    parts.append(self._last.make(messages[0], call.stream))
-                    return size
-            return self._send(call, parts, messages, budget)
-        chunks: list[bytes | memoryview] = []
+            return self._send(call, parts, call.source(budget) if call.source is not None else [], budget)
+        chunks: list[Chunk] = []
         sent = _cut(call, call.pending, budget, chunks)
-        self._frame(call, parts, chunks, sent)
+        parts += data_frames(chunks, sent, call.stream, self.max_frame)
+        self._count(call, 0, sent)
         return sent + (self._turn(call, parts, budget - sent, now) if sent < budget else 0)
 
-    def _send(self, call: Call, parts: list[bytes | memoryview], messages: list[bytes], budget: int) -> int:
-        chunks: list[bytes | memoryview] = []
+    def _send(self, call: Call, parts: list[Chunk], messages: list[bytes], budget: int) -> int:
+        chunks: list[Chunk] = []
         left = budget
         for message in messages:
             prefix = message_prefix(len(message))
@@ -142,23 +140,19 @@ class Outbound:
                 left -= _cut(call, memoryview(prefix + message), left, chunks)
         if left > 0:
             call.since = None
-        self._frame(call, parts, chunks, budget - left)
+        parts += data_frames(chunks, budget - left, call.stream, self.max_frame)
+        self._count(call, len(messages), budget - left)
         return budget - left
 
-    def _frame(self, call: Call, parts: list[bytes | memoryview], chunks: list[bytes | memoryview], size: int) -> None:
+    def _count(self, call: Call, messages: int, size: int) -> None:
+        """`size` bytes are sent, in which so many messages begin."""
         call.window -= size
         self.window -= size
-        if 0 < size <= self.max_frame:
-            parts.append(data_head(size, call.stream))
-            parts += chunks
-            return
-        whole = memoryview(b"".join(chunks))
-        for at in range(0, size, self.max_frame):
-            piece = whole[at : at + self.max_frame]
-            parts += (data_head(len(piece), call.stream), piece)
+        call.messages += messages
+        call.sent += size
 
 
-def _cut(call: Call, message: memoryview, budget: int, chunks: list[bytes | memoryview]) -> int:
+def _cut(call: Call, message: memoryview, budget: int, chunks: list[Chunk]) -> int:
     """Sends as much of a message as fits; the rest stays the call's."""
     chunks.append(message[:budget])
     rest = message[budget:]

@@ -1,14 +1,13 @@
 """One turn of the event loop: all sessions that have something to send are served by one callback.
 
-First all make what they send, then all of it is encrypted and written: encrypting empties the processor's caches of
-what making needs.
+First all make what they send, then all of it is encrypted and written, one write directly after the other, and only
+then they look what is next: encrypting and writing empties the processor's caches of what else has to be done.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
-
-from etcdproxy.http2.outbound import LastFrame
 
 logger = logging.getLogger(__name__)
 
@@ -16,11 +15,19 @@ _HELD_BYTES = 1 << 20  # made and not written yet
 
 
 class Sender(Protocol):
-    def gather(self) -> bytes:
-        """What is ready, as far as there is room."""
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Sends bytes."""
 
-    def send(self, data: bytes) -> None:
-        """Writes what was gathered."""
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` is to be called after what was gathered is written."""
+
+    def gather(self) -> bytes:
+        """What is ready, as far as there is room; to be written at once."""
+
+    def settle(self) -> None:
+        """Looks whether there is more, or nothing ever again."""
 
     def abort(self) -> None:
         """Ends the connection: what it has to send cannot be told."""
@@ -30,7 +37,6 @@ class Turn:
     """What the sessions of a server have in common."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.last_frame = LastFrame()
         self._loop = loop
         self._due: list[Sender] = []
 
@@ -61,7 +67,14 @@ class Turn:
 def _send(gathered: list[tuple[Sender, bytes]]) -> None:
     for session, data in gathered:
         try:
-            session.send(data)
+            if data:
+                session.write(data)
+        except Exception:
+            _give_up(session)
+    for session, _ in gathered:
+        try:
+            if session.unsettled:
+                session.settle()
         except Exception:
             _give_up(session)
 

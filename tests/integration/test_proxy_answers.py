@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -100,12 +101,11 @@ async def test_range_answers_equal_etcds(seed: int, etcd: Etcd, proxy: Proxy) ->
         for _ in range(_QUESTIONS):
             at = revision if chance.random() < 0.5 else chance.randint(revision - 40, revision)
             request = random_question(chance, at)
-            ours = await ask(reading, request)
-            assert_equal_answers(request, ours, etcd.kv.Range(request))
+            ours, theirs = await ask(reading, request), etcd.kv.Range(request)
+            assert_equal_answers(request, ours, theirs)
             assert ours.header.revision == revision
-            assert ours.header.raft_term > 0
-            assert ours.header.member_id > 0
-            assert ours.header.cluster_id > 0
+            assert (ours.header.raft_term, ours.header.member_id) == (theirs.header.raft_term, theirs.header.member_id)
+            assert ours.header.cluster_id not in (0, theirs.header.cluster_id)  # derived: test_proxy_faults.py
 
 
 async def ask(reading: Reader, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
@@ -135,6 +135,34 @@ async def test_watch_events_equal_etcds(seed: int, etcd: Etcd, proxy: Proxy) -> 
             expected = [event for event in map(expect(key, end, options), history) if event]
             async with reading.watch(key, end, **options) as watch:
                 assert await watch.read_all() == expected, (key, end, options)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+async def test_events_as_they_happen_equal_etcds(seed: int, etcd: Etcd, proxy: Proxy) -> None:
+    chance = random.Random(seed)
+    proxy.start()
+    before = write_at_random(chance, etcd, 10)
+    await_revision(proxy, before)
+    async with AsyncExitStack() as stack:
+        ours = await stack.enter_async_context(reader(proxy, proxy.certificate("admin-c1")))
+        theirs = Reader(await stack.enter_async_context(grpc.aio.insecure_channel(etcd.address)))
+        whole = await stack.enter_async_context(theirs.watch(b"cilium/", b"meshd0", prev_kv=True))
+        watches = []
+        for _ in range(_WATCHES // 4):
+            key, end = chance.choice([(b"cilium/", b"cilium0"), (random_key(chance), b""), (random_key(chance), b"\0")])
+            options: dict[str, Any] = {
+                "start_revision": chance.choice([0, 0, before + chance.randint(1, 40)]),
+                "prev_kv": chance.random() < 0.3,
+                "fragment": chance.random() < 0.3,
+                "filters": chance.choice([[], [], [0], [1]]),
+            }
+            watches.append((await stack.enter_async_context(ours.watch(key, end, **options)), key, end, options))
+        revision = write_at_random(chance, etcd, 60)
+        history = [event for answer in await whole.read_until(revision) for event in answer.events]
+        await_revision(proxy, revision)
+        for watch, key, end, options in watches:
+            expected = [event for event in map(expect(key, end, options), history) if event]
+            assert await watch.read_all() == expected, (key, end, options)
 
 
 def expect(key: bytes, end: bytes, options: dict[str, Any]) -> Callable[[kv_pb2.Event], kv_pb2.Event | None]:

@@ -57,6 +57,16 @@ def test_ready_once_etcd_was_read_and_then_even_without_it(etcd: Etcd, proxy: Pr
     assert "etcd away" in why
 
 
+def metrics(health: str) -> dict[tuple[str, ...], float]:
+    """Values by name and labels."""
+    _, text = fetch(health, "/metrics")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
 async def test_metrics_count_what_happened(etcd: Etcd, proxy: Proxy, health: str) -> None:
     etcd.put("cilium/state/a", "1")
     proxy.start()
@@ -68,12 +78,7 @@ async def test_metrics_count_what_happened(etcd: Etcd, proxy: Proxy, health: str
         await watch.read()
         await watch.create(b"cilium/cache/")
         await reading.range(b"cilium/state/a")
-        _, text = await asyncio.to_thread(fetch, health, "/metrics")
-    found = {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+        found = await asyncio.to_thread(metrics, health)
     assert found[("meshd_proxy_keys",)] == 1
     assert found[("meshd_proxy_revision",)] == 2
     assert found[("meshd_proxy_upstream_synced",)] == 1
@@ -84,6 +89,10 @@ async def test_metrics_count_what_happened(etcd: Etcd, proxy: Proxy, health: str
     assert found[("meshd_proxy_ranges_total", "remote-c2")] == 1
     assert found[("meshd_proxy_refused_total", "etcdserver: permission denied")] == 1
     assert 89 * 86400 < found[("meshd_proxy_certificate_seconds_left",)] < 90 * 86400
+    proxy.await_status(lambda status: bool(status["streams"] == 0))
+    later = metrics(health)
+    for name in ("meshd_proxy_watch_answers_total", "meshd_proxy_watch_answer_bytes_total"):
+        assert later[(name,)] == found[(name,)]  # what a stream was told counts on when it has ended
 
 
 def test_address_in_use_is_named(proxy: Proxy, health: str, tmp_path: Path, etcd: Etcd) -> None:

@@ -66,7 +66,7 @@ async def test_pings_without_number_are_answered_and_the_watch_goes_on(door: Doo
     with closing(await asyncio.to_thread(RawReader, door.port, door.certificate)) as reader:
         await asyncio.to_thread(watch, reader)
         await asyncio.to_thread(ping_often, reader, 500)
-        door.hub.apply(11, [(b"cilium/state/a", entry(b"cilium/state/a", b"1", 11))])
+        door.hub.apply([(11, [(b"cilium/state/a", entry(b"cilium/state/a", b"1", 11))])])
         await asyncio.to_thread(receive, reader, h2.events.DataReceived)
 
 
@@ -79,5 +79,5 @@ async def test_a_reader_that_no_longer_answers_is_let_go_and_one_that_only_liste
             await until(lambda: door.service.peers.watches == 1)
             for revision in (11, 12):
                 await asyncio.sleep(1.1)  # nothing can be awaited here: longer than silence is borne, nobody speaks
-                door.hub.apply(revision, [(b"cilium/state/a", entry(b"cilium/state/a", b"1", revision))])
+                door.hub.apply([(revision, [(b"cilium/state/a", entry(b"cilium/state/a", b"1", revision))])])
                 assert [event.kv.mod_revision for event in (await silent.read()).events] == [revision]

@@ -36,7 +36,7 @@ async def test_who_does_not_read_is_ended_and_the_others_lose_nothing(door: Door
         value = b"x" * 50_000
         heard: list[int] = []
         for revision in range(11, 1011):
-            door.hub.apply(revision, [(b"cilium/state/a", entry(b"cilium/state/a", value, revision))])
+            door.hub.apply([(revision, [(b"cilium/state/a", entry(b"cilium/state/a", value, revision))])])
             answers = await good.read_until(revision)
             heard += [event.kv.mod_revision for answer in answers for event in answer.events]
         assert heard == list(range(11, 1011))

@@ -98,7 +98,7 @@ def test_watch(requests: list[tuple[bytes, bytes, int, int, bool]]) -> None:
         create = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start, watch_id=watch_id)
         create.prev_kv = create.fragment = flag
         stream.handle(rpc_pb2.WatchRequest(create_request=create))
-    hub.apply(12, [(key, None) for key in [*_ALLOWED, *_SECRET]])
+    hub.apply([(12, [(key, None) for key in [*_ALLOWED, *_SECRET]])])
     while (answer := stream.take()) is not None:
         for event in rpc_pb2.WatchResponse.FromString(answer).events:
             assert event.kv.key not in _SECRET

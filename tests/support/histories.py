@@ -118,7 +118,9 @@ def check_stretch(stretch: Stretch, truth: Truth) -> None:
     for revision, key, value in stretch.events:
         by_revision.setdefault(revision, set()).add((key, value))
     expected = {at: changes for at, changes in truth.items() if stretch.after < at <= stretch.heard}
-    assert by_revision == expected, "not the truth: an event is missing, split off or invented"
+    wrong = {at for at in by_revision | expected if by_revision.get(at) != expected.get(at)}
+    differences = [(at, by_revision.get(at), expected.get(at)) for at in sorted(wrong)]
+    assert not differences, f"not the truth, after {stretch.after}: revision, heard, written: {differences[:20]}"
 
 
 class Writer:

@@ -103,9 +103,9 @@ class Pair:
         """h2's client hears nothing after a GOAWAY; real ones do."""
         kept, at = bytearray(), 0
         while at < len(data):
-            head = read_head(data, at)
-            end = at + HEAD_BYTES + head.length
-            if head.kind == GOAWAY:
+            length, kind, _, _ = read_head(data, at)
+            end = at + HEAD_BYTES + length
+            if kind == GOAWAY:
                 self.goaways.append(data[at + HEAD_BYTES : end])
             else:
                 kept += data[at:end]

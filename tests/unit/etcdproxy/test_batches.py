@@ -23,7 +23,7 @@ def test_watchers_with_one_id_share_the_message_and_ids_differ() -> None:
     first = batch.message(3)
     assert batch.message(3) is first
     for watch_id in (0, 3, 127, 128, 1 << 40, -1):
-        answer = rpc_pb2.WatchResponse.FromString(batch.message(watch_id))
+        answer = rpc_pb2.WatchResponse.FromString(batch.message(watch_id).data)
         assert (answer.watch_id, answer.header.revision) == (watch_id, 11)
         assert [event.kv.key for event in answer.events] == [b"k"]
 
@@ -36,7 +36,7 @@ def test_few_messages_are_kept_however_many_ids_there_are() -> None:
 
 
 def test_the_shelf_is_bounded_and_the_oldest_makes_place() -> None:
-    size = sum(map(len, make_batch(1000).parts)) * (1 + MAX_MESSAGES)
+    size = sum(map(len, make_batch(1000).parts)) * (1 + 2 * MAX_MESSAGES)
     shelf = Shelf(max_bytes=3 * size)
     kept = [Shared(ALL) for _ in range(5)]
     for shared in kept:

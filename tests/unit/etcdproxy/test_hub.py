@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from etcdproxy.batches import Selection
+from etcdproxy.batches import BATCH_BYTES, Batch, Selection
 from etcdproxy.history import Compacted, History
 from etcdproxy.hub import Hub, Watcher
 from etcdproxy.policy import Interval
@@ -20,6 +20,13 @@ class Listening:
 
     woken: list[int] = field(default_factory=list)
     lost: int = 0
+    takes: bool = False
+    pushed: list[tuple[int, list[bytes]]] = field(default_factory=list)
+
+    def push(self, watcher: Watcher, batch: Batch) -> bool:
+        if self.takes:
+            self.pushed.append((watcher.watch_id, batch.parts))
+        return self.takes
 
     def wake(self, watcher: Watcher) -> None:
         self.woken.append(watcher.watch_id)
@@ -36,7 +43,7 @@ def hub() -> Hub:
 
 
 def apply(hub: Hub, revision: int) -> None:
-    hub.apply(revision, [(b"k", entry(b"k", b"v", revision))])
+    hub.apply([(revision, [(b"k", entry(b"k", b"v", revision))])])
 
 
 def test_watchers_of_one_selection_share_the_encoded_events(hub: Hub) -> None:
@@ -61,6 +68,38 @@ def test_a_watcher_is_woken_once_until_it_has_fetched(hub: Hub) -> None:
     assert hub.fetch(watcher).parts == []
     apply(hub, 13)
     assert listening.woken == [0, 0]
+
+
+def test_who_lacks_nothing_else_is_pushed_the_others_are_woken(hub: Hub) -> None:
+    taking, full = Listening(takes=True), Listening()
+    late, early = Watcher(taking, 2, ALL, 13), Watcher(taking, 3, ALL, 12)
+    for watcher in (Watcher(taking, 0, ALL, 0), Watcher(full, 1, ALL, 0), late, early):
+        hub.add(watcher)
+    apply(hub, 11)
+    assert [watch_id for watch_id, _ in taking.pushed] == [0]
+    assert full.woken == [1]
+    put = [(b"k", entry(b"k", b"v", 12))]
+    hub.apply([(12, put), (13, put)])
+    assert [watch_id for watch_id, _ in taking.pushed] == [0, 0, 3]
+    assert taking.pushed[1][1] is taking.pushed[2][1]  # both commits at once, encoded once
+    assert full.woken == [1]  # it has not fetched yet
+    assert taking.woken == [2]  # it wants the second of the two only
+    assert hub.fetch(late).revision == 13
+    assert hub.fetch(early).parts == []
+
+
+def test_more_than_one_answer_holds_or_the_history_keeps_is_not_pushed(hub: Hub) -> None:
+    listening = Listening(takes=True)
+    watcher = Watcher(listening, 0, ALL, 0)
+    hub.add(watcher)
+    hub.apply([(revision, [(b"k", entry(b"k", b"v" * BATCH_BYTES, revision))]) for revision in (11, 12)])
+    assert (listening.pushed, listening.woken) == ([], [0])
+    while hub.fetch(watcher).parts:
+        pass
+    hub.apply([(revision, [(b"k", entry(b"k", b"v", revision))]) for revision in range(13, 40)])
+    assert (listening.pushed, listening.woken) == ([], [0, 0])
+    with pytest.raises(Compacted):
+        hub.fetch(watcher)
 
 
 def test_who_is_behind_the_history_is_compacted(hub: Hub) -> None:

@@ -2,6 +2,7 @@ from etcdproxy.history import Entry, History
 from etcdproxy.listing import (
     GENERATION_KEY,
     Goal,
+    cut_at_generation,
     derive_cluster_id,
     generation_of,
     is_same_history,
@@ -18,10 +19,16 @@ def event(key: bytes, revision: int, *, deleted: bool = False) -> kv_pb2.Event:
 
 
 def test_events_are_grouped_by_revision() -> None:
-    commits = list(read_commits([event(b"a", 5), event(b"b", 5), event(b"a", 6, deleted=True)]))
+    commits = read_commits([event(b"a", 5), event(b"b", 5), event(b"a", 6, deleted=True)])
     assert [commit.revision for commit in commits] == [5, 6]
     assert [key for key, _ in commits[0].changes] == [b"a", b"b"]
     assert commits[1].changes == [(b"a", None)]
+
+
+def test_commits_are_cut_behind_one_that_writes_the_generation() -> None:
+    commits = read_commits([event(key, at) for at, key in enumerate([b"a", GENERATION_KEY, b"b"], 5)])
+    assert cut_at_generation(commits) == (commits[:2], commits[2:])
+    assert cut_at_generation(commits[2:]) == (commits[2:], [])
 
 
 def test_goal_is_reached_exactly_when_the_keys_are_there() -> None:

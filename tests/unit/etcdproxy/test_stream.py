@@ -9,6 +9,7 @@ import pytest
 
 from etcdproxy.batches import BATCH_BYTES, PART_BYTES
 from etcdproxy.history import History
+from etcdproxy.http2.message import Message
 from etcdproxy.hub import Hub
 from etcdproxy.policy import Interval
 from etcdproxy.store import Store
@@ -63,7 +64,7 @@ def drain(stream: WatchStream) -> list[rpc_pb2.WatchResponse]:
 
 
 def put(hub: Hub, revision: int, *keys: bytes, value: bytes = b"v") -> None:
-    hub.apply(revision, [(key, entry(key, value, revision)) for key in keys])
+    hub.apply([(revision, [(key, entry(key, value, revision)) for key in keys])])
 
 
 def revisions(answers: list[rpc_pb2.WatchResponse]) -> list[int]:
@@ -87,7 +88,7 @@ def test_events_from_now_on_reach_only_whom_they_concern(hub: Hub, stream: Watch
     create(stream, b"b/", b"b0")
     drain(stream)
     put(hub, 11, b"a/1", b"c/1")
-    hub.apply(12, [(b"a/0", None)])
+    hub.apply([(12, [(b"a/0", None)])])
     [answer] = drain(stream)
     assert answer.watch_id == 0
     assert answer.header.revision == 12
@@ -123,8 +124,8 @@ def test_previous_values_and_filters(hub: Hub, stream: WatchStream) -> None:
     create(stream, b"a/", b"a0", filters=[Create.NOPUT])
     create(stream, b"a/", b"a0", filters=[Create.NODELETE])
     drain(stream)
-    hub.apply(11, [(b"a/0", None), (b"a/1", entry(b"a/1", b"new", 11))])
-    hub.apply(12, [(b"a/1", entry(b"a/1", b"newer", 12))])
+    hub.apply([(11, [(b"a/0", None), (b"a/1", entry(b"a/1", b"new", 11))])])
+    hub.apply([(12, [(b"a/1", entry(b"a/1", b"newer", 12))])])
     by_id = {answer.watch_id: answer.events for answer in drain(stream)}
     assert [event.prev_kv.value for event in by_id[0]] == [b"old", b"", b"new"]
     assert [event.type for event in by_id[1]] == [kv_pb2.Event.DELETE]
@@ -297,15 +298,27 @@ def test_random_histories_are_ordered_unique_atomic_and_complete(seed: int) -> N
     chance = random.Random(seed)
     hub = Hub()
     hub.replace(History({}, 1), STORE, continues=False)
-    stream = WatchStream(hub, OpenGate())
+    pushed: list[bytes] = []
+
+    def push(message: Message) -> bool:
+        if taken := chance.random() < 0.5:
+            pushed.append(message.data)
+        return taken
+
+    stream = WatchStream(hub, OpenGate(), push=push)
     keys = [b"a/%d" % number for number in range(5)] + [b"b/%d" % number for number in range(5)]
     expected: dict[int, list[tuple[int, bytes]]] = {}
     heard: dict[int, list[tuple[int, bytes]]] = {}
     starts: dict[int, tuple[bytes, int]] = {}
     written: list[tuple[int, bytes]] = []
+    bookmarks: list[tuple[int, dict[int, int]]] = []
 
     def take() -> None:
-        for answer in drain(stream):
+        sent = [rpc_pb2.WatchResponse.FromString(data) for data in pushed]
+        pushed.clear()
+        for answer in [*sent, *drain(stream)]:
+            if answer.watch_id < 0:
+                bookmarks.append((answer.header.revision, {key: len(events) for key, events in heard.items()}))
             events = [(event.kv.mod_revision, event.kv.key) for event in answer.events]
             assert all(revision <= answer.header.revision for revision, _ in events)
             heard.setdefault(answer.watch_id, []).extend(events)
@@ -318,13 +331,21 @@ def test_random_histories_are_ordered_unique_atomic_and_complete(seed: int) -> N
             starts[len(starts)] = prefix, start
             create(stream, prefix, prefix[:1] + b"0", start_revision=start)
         elif action < 0.5:
+            if chance.random() < 0.3:
+                stream.handle(rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest()))
             take()
         else:
-            revision += chance.randint(1, 3)
-            changed = chance.sample(keys, chance.randint(1, 4))
-            written += [(revision, key) for key in changed]
-            hub.apply(revision, [(key, entry(key, b"", revision)) for key in changed])
+            commits = []
+            for _ in range(chance.randint(1, 3)):
+                revision += chance.randint(1, 3)
+                changed = chance.sample(keys, chance.randint(1, 4))
+                written += [(revision, key) for key in changed]
+                commits.append((revision, [(key, entry(key, b"", revision)) for key in changed]))
+            hub.apply(commits)
     take()
     for watch_id, (prefix, start) in starts.items():
         expected[watch_id] = [(at, key) for at, key in written if at >= start and key.startswith(prefix)]
     assert {watch_id: heard.get(watch_id, []) for watch_id in starts} == expected
+    for at, counts in bookmarks:  # nothing of what it covers came later
+        for watch_id, number in counts.items():
+            assert all(revision > at for revision, _ in heard[watch_id][number:])

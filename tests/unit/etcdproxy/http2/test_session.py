@@ -3,6 +3,7 @@
 import asyncio
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import h2.config
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from etcdproxy.http2.call import MAX_REQUEST_BYTES, Call
 from etcdproxy.http2.frames import PREFACE, PREFIX_BYTES
+from etcdproxy.http2.message import Message
 from etcdproxy.http2.session import Session
 from etcdproxy.http2.status import OK, Refused, Status
 from etcdproxy.http2.turn import Turn
@@ -152,6 +154,103 @@ async def test_a_reader_that_takes_nothing_costs_one_message_and_the_others_go_o
     resets = [event for event in pair.events if isinstance(event, h2.events.StreamReset)]
     assert [(event.stream_id, event.error_code) for event in resets] == [(first, 11)]
     assert pair.session.calls == 1
+
+
+async def test_what_is_pushed_passes_nothing_and_waits_for_nothing() -> None:
+    told = Told()
+    pair = Pair(told)
+    stream = pair.open()
+    await pair.flow()
+    [call] = told.calls
+    assert call.push(Message(b"first"))
+    assert call.push(Message(b"second"))
+    pair.session.ping()
+    assert not call.push(Message(b"there is a ping to be sent"))
+    told.messages.append(b"third")
+    call.wake()
+    assert not call.push(Message(b"the source is to be asked"))
+    await pair.flow()
+    assert unframed(pair.body(stream)) == [b"first", b"second", b"third"]
+    pair.acknowledges = False
+    big = Message(b"b" * 40_000)  # more than one frame
+    assert call.push(big)
+    assert not call.push(big)  # the window
+    told.messages.append(big.data)
+    call.wake()
+    await pair.flow()
+    assert not call.push(Message(b"a part of the one before is still to come"))
+    pair.client.increment_flow_control_window(1 << 20)
+    pair.client.increment_flow_control_window(1 << 20, stream)
+    await pair.flow()
+    assert unframed(pair.body(stream))[3:] == [big.data] * 2
+    assert (call.messages, call.sent) == (5, sum(PREFIX_BYTES + len(one) for one in unframed(pair.body(stream))))
+    pair.link.capacity = 100
+    assert not call.push(big)  # the link
+    call.finish(OK)
+    assert not call.push(Message(b"after the end"))
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from(["push", "wake", "flow"]), st.integers(0, 50_000)), max_size=30), st.booleans()
+)
+def test_pushed_and_pulled_messages_arrive_in_their_order(steps: list[tuple[str, int]], narrow: bool) -> None:
+    asyncio.run(_push_and_pull(steps, 20_000 if narrow else None))
+
+
+async def _push_and_pull(steps: list[tuple[str, int]], capacity: int | None) -> None:
+    """Two streams of one connection that say the same."""
+    told = Told()
+    pair = Pair(told, capacity=capacity)
+    streams = [pair.open(), pair.open()]
+    await pair.flow()
+    expected: list[bytes] = []
+    queued: list[list[bytes]] = [[], []]
+
+    def pulled(number: int) -> Callable[[int], list[bytes]]:
+        def take(room: int) -> list[bytes]:
+            taken, queued[number] = queued[number][:1], queued[number][1:]
+            return taken
+
+        return take
+
+    for number, call in enumerate(told.calls):
+        call.source = pulled(number)
+    for number, (step, size) in enumerate(steps):
+        if step == "flow":
+            await pair.flow()
+        else:
+            message = Message(bytes([number]) * size)
+            expected.append(message.data)
+            for at, call in enumerate(told.calls):
+                if step == "wake" or queued[at] or not call.push(message):
+                    queued[at].append(message.data)
+                    call.wake()
+    for _ in range(len(steps) + 1):
+        for call in told.calls:
+            call.wake()
+        await pair.flow()
+    for stream in streams:
+        assert unframed(pair.body(stream)) == expected
+    pair.session.lost()
+    await asyncio.sleep(0)
+
+
+async def test_a_window_that_shrinks_before_the_call_had_its_turn() -> None:
+    told = Told()
+    pair = Pair(told)
+    stream = pair.open()
+    await pair.flow()
+    pair.client.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    told.messages.append(b"hello")
+    told.calls[0].wake()
+    pair.session.receive(pair.client.data_to_send())
+    await pair.flow()
+    assert pair.body(stream) == b""
+    assert told.calls[0].since is not None
+    pair.client.increment_flow_control_window(100, stream)
+    await pair.flow()
+    assert unframed(pair.body(stream)) == [b"hello"]
 
 
 async def test_more_than_one_write_takes_is_sent_without_being_asked_again() -> None:
