@@ -94,13 +94,7 @@ def rules(frontends: Sequence[IPv4Address], asked: int, pods: IPv4Network, backe
 
 
 def shown(lines: Sequence[str]) -> list[str]:
-    """The same for people: of the rules and chains that each service has, the first few."""
-    found: list[str] = []
-    alike = {":KUBE-SVC-": 0, "-A KUBE-SERVICES -d ": 0}
-    for line in lines:
-        begin = next((each for each in alike if line.startswith(each)), None)
-        if begin:
-            alike[begin] += 1
-        if not begin or alike[begin] <= SHOWN:
-            found.append(line)
-    return [*found, *(f"# {begin}…: {count} in all" for begin, count in alike.items() if count > SHOWN)]
+    """The same for people: of the chains and rules that each service has, the first few."""
+    alike = [[line for line in lines if line.startswith(begin)] for begin in (":KUBE-SVC-", "-A KUBE-SERVICES -d ")]
+    hidden = {line for each in alike for line in each[SHOWN:]}
+    return [*(line for line in lines if line not in hidden), f"# and {len(hidden)} chains and rules like those of svc0"]

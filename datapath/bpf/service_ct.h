@@ -202,6 +202,20 @@ static __always_inline bool stays(struct packet *p, struct nat *known, bool new_
 	return p->protocol != IPPROTO_UDP || backend_is_there(p, known);
 }
 
+/* What is there for ports that are used again mostly says the same: writing over what no address is in saves having
+ * another entry, linking it and letting the old one go. */
+static __always_inline void remember_nat(struct nat_key *key, struct nat *nat)
+{
+	struct nat *held = md_nat.lookup(key);
+
+	if (held && held->port == nat->port && same_words(held->address, nat->address)) {
+		held->backend = nat->backend;
+		held->first = nat->first;
+		return;
+	}
+	md_nat.update(key, nat);
+}
+
 static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
 {
 	struct nat_key reply = {};
@@ -219,8 +233,8 @@ static __always_inline void remember_flow(struct nat_key *forward, struct nat *n
 		set_in_use(USED_LOOP);
 	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
 	set_in_use(USED_NAT);
-	md_nat.update(&reply, &frontend);
-	md_nat.update(forward, nat);
+	remember_nat(&reply, &frontend);
+	remember_nat(forward, nat);
 }
 
 /* The pod speaks to this address itself, with ports that it used through a frontend before: that flow is over, and

@@ -150,6 +150,20 @@ def test_a_first_packet_that_is_sent_again_goes_to_the_same_backend_and_another_
         assert len({sent(first) for first in range(1000, 1040)}) > 1  # (1/8)^39 would be chance
 
 
+def test_ports_that_are_used_again_for_the_same_backend_write_over_their_flow(mesh: TwoNodes) -> None:
+    frontend = "30.2.1.14"
+    add_service(mesh.a, frontend, PORT, TCP, ("10.2.0.1", PORT))
+    with mesh.client.namespace.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as client:
+
+        def sent(first: int) -> Nat:
+            client.sendto(opening(str(mesh.client.v4), frontend, "TCP", first), (frontend, 0))
+            return flow_of(mesh.a, frontend, TCP)
+
+        flows = [sent(first) for first in (7, 7, 8)]
+    assert [flow.first == flows[0].first for flow in flows] == [True, True, False]
+    assert len({(bytes(flow.address), flow.port, flow.backend) for flow in flows}) == 1
+
+
 def opening(source: str, destination: str, protocol: str, first: int) -> bytes:
     """The IPv4 packet that begins a connection with this number."""
     packet = bytearray(frame(source, destination, protocol, PORT, source_port=4711)[14:])
@@ -165,8 +179,13 @@ def opening(source: str, destination: str, protocol: str, first: int) -> bytes:
 
 def backend_of(node: Node, frontend: str, protocol: int) -> bytes:
     """Where the flow to the frontend goes by md_nat."""
+    return bytes(flow_of(node, frontend, protocol).address)
+
+
+def flow_of(node: Node, frontend: str, protocol: int) -> Nat:
+    """The one flow to the frontend."""
     found = [
-        bytes(Nat.from_buffer_copy(value).address)
+        Nat.from_buffer_copy(value)
         for key, value in node.maps.dump("md_nat").items()
         if (flow := NatKey.from_buffer_copy(key)).direction == NatDirection.FORWARD
         and bytes(flow.destination)[:4] == ip_address(frontend).packed
