@@ -36,7 +36,8 @@ CONFIRM_AGAIN_S = 2.0
 CONFIRM_TIMEOUT_S = 5.0
 PAGE_DIVISOR = 4
 CANARIES_MAX = 64  # a cluster has one for each kind
-SLICE = 256  # records that are decoded before others get their turn
+SLICE = 256  # records of a list that are decoded before others get their turn
+BRIEF = 64  # the same of what is told meanwhile
 PAGE = {Kind.IP: 20_000, Kind.IDENTITY: 20_000, Kind.ALLOCATION: 20_000, Kind.NODE: 2_000}
 DEFAULT_PAGE = 500  # services may have thousands of backends
 
@@ -142,9 +143,9 @@ class Connection:
     async def _hear(self, feed: Feed, answer: Any) -> None:
         """What a cluster that floods says comes in long answers, during which all others would wait."""
         events, revision = answer.events, answer.header.revision
-        for start in range(0, max(len(events), 1), SLICE):
-            more = start + SLICE < len(events)
-            self._take(feed, feed.machine.events(events[start : start + SLICE], revision, more=more))
+        for start in range(0, max(len(events), 1), BRIEF):
+            more = start + BRIEF < len(events)
+            self._take(feed, feed.machine.events(events[start : start + BRIEF], revision, more=more))
             if more:
                 await asyncio.sleep(0)
 
