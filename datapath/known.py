@@ -43,21 +43,25 @@ def _bit6(data: bytes, start: int = 0) -> int:
     return KNOWN_BITS4 + (mixed >> 16)
 
 
-def _word_at(layout: Any) -> tuple[int, int]:
-    """Where a number stands in a structure: its first byte, and the one after it."""
-    return layout.offset, layout.offset + layout.size
+def _bit(network: bytes) -> int:
+    """Of the first bytes of an address: three or eight."""
+    return _bit4(network) if len(network) == 3 else _bit6(network)
+
+
+def _low_byte(field: Any) -> int:
+    """Where the byte of a number stands that holds its lowest bits."""
+    last: int = field.size - 1
+    return int(field.offset) + (0 if sys.byteorder == "little" else last)
 
 
 def _remote(flags: Any, flag: int) -> Callable[[_Entries], Bits]:
-    """Of entries by address, those whose flags say so."""
-    family, word, (start, end) = AddrKey.family.offset, AddrKey.word.offset, _word_at(flags)
+    """Of entries by address, those whose flags say so: very many, of few networks."""
+    family, start, at = AddrKey.family.offset, AddrKey.word.offset, _low_byte(flags)
+    end4, end6, four = start + 3, start + 8, int(Family.V4)
 
     def bits(entries: _Entries) -> Bits:
-        return {
-            _bit4(key, word) if key[family] == Family.V4 else _bit6(key, word)
-            for key, value in entries
-            if int.from_bytes(value[start:end], sys.byteorder) & flag
-        }
+        networks = {key[start : end4 if key[family] == four else end6] for key, value in entries if value[at] & flag}
+        return set(map(_bit, networks))
 
     return bits
 
@@ -80,8 +84,8 @@ def _within(family: int, length: int, word: bytes) -> Iterable[int]:
 
 
 def _frontends(layout: Any, bit: Callable[[bytes, int], int]) -> Callable[[_Entries], Bits]:
-    address, (start, end) = layout.address.offset, _word_at(layout.slot)
-    first = bytes(layout.slot.size)
+    address, start = layout.address.offset, layout.slot.offset
+    end, first = start + layout.slot.size, bytes(layout.slot.size)
     return lambda entries: {bit(key, address) for key, _ in entries if key[start:end] == first}
 
 

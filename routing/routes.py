@@ -44,6 +44,9 @@ def _named(what: str) -> Iterator[None]:
 class HostRoutes:
     """The routes that are there, by prefix. Idempotent."""
 
+    def __init__(self) -> None:
+        self._has_settled = False
+
     def dump(self) -> dict[IPNetwork, HostRoute]:
         """Ours, of both families. Raises RouteError."""
         with _named("routes"), RouteSocket() as routes:
@@ -78,7 +81,9 @@ class HostRoutes:
                         raise RouteError(why) from error
                     written.append(route)
             finally:
-                _settle(ipr, asked, written)
+                if _settle(ipr, asked, written) or not self._has_settled:  # who was here before may have left a rule
+                    _drop_idle_rules(ipr, asked)
+                self._has_settled = True
 
     def delete(self, prefixes: Iterable[IPNetwork]) -> None:
         """Absent is success. Raises RouteError."""
@@ -113,9 +118,9 @@ def _held(routes: RouteSocket, version: int) -> set[IPNetwork]:
     return {route.prefix for route in routes.dump(version, table=_MAIN) if route.protocol != PROTOCOL}
 
 
-def _settle(ipr: IPRoute, asked: RouteSocket, written: Sequence[HostRoute]) -> None:
+def _settle(ipr: IPRoute, asked: RouteSocket, written: Sequence[HostRoute]) -> bool:
     """Those of the main table that stand behind somebody else's move to our own, all others are there only. There is no
-    moment without a route: the new one stands before the old one goes.
+    moment without a route: the new one stands before the old one goes. True if there were any in our own table.
     """
     held = _hidden(asked, [route.prefix for route in written])
     aside = {route.prefix for version in FAMILIES for route in asked.dump(version, table=TABLE, protocol=PROTOCOL)}
@@ -126,7 +131,7 @@ def _settle(ipr: IPRoute, asked: RouteSocket, written: Sequence[HostRoute]) -> N
             _delete(ipr, route.prefix, _MAIN)
         elif route.prefix in aside:
             _delete(ipr, route.prefix, TABLE)
-    _drop_idle_rules(ipr, asked)
+    return bool(aside)
 
 
 def _hidden(asked: RouteSocket, prefixes: Sequence[IPNetwork]) -> set[IPNetwork]:
