@@ -44,7 +44,7 @@ def service_findings(daemon: Daemon) -> list[str]:
 
 def explain_service(daemon: Daemon, name: str) -> Json:
     """The reason for each backend of one service."""
-    service = daemon.mesh.merge(name)
+    service = daemon.mesh.merging.merge(name)
     answer: Json = {
         "name": name,
         "cluster": daemon.config.cluster,
@@ -54,7 +54,7 @@ def explain_service(daemon: Daemon, name: str) -> Json:
         "links": {remote.cluster: str(remote.link.state) for remote in daemon.remotes()},
     }
     if service is None or not service.is_global:
-        others = sorted(daemon.mesh.remote_services(name))
+        others = sorted(daemon.mesh.merging.remote(name))
         offered = f"; {', '.join(others)} would share it" if others else ""
         reason = f"this cluster has no Service {name} that is annotated global{offered}"
         return answer | {"reason": reason, "problems": list(service.problems) if service else []}

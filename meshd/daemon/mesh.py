@@ -4,20 +4,20 @@ what is desired to the reconcilers, and says what may be pruned because everybod
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Set
 from ipaddress import ip_address
 from typing import cast
 
 from datapath.entries import Entry
 from datapath.maglev import DEFAULT_SIZE
-from globalsvc.merge import FrontendName, GlobalService, Place, merge
-from globalsvc.preferences import MIN_HEALTHY, ZONE_HINTS, Balancing
+from globalsvc.preferences import Balancing
 from identity.numbering import cluster_of
 from meshd.daemon.addresses import MAP as IPCACHE
 from meshd.daemon.addresses import Addresses
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
-from meshd.daemon.backends import PROTOCOLS, Endpoint, endpoint_of
+from meshd.daemon.backends import Endpoint, endpoint_of
 from meshd.daemon.members import Members
+from meshd.daemon.merging import Merging
 from meshd.daemon.nodes import Nodes
 from meshd.daemon.prefixes import Prefixes
 from meshd.daemon.restoration import Restoration, peer_identity
@@ -30,13 +30,11 @@ from meshd.reconcile.delta import UNKNOWN, Delta
 from meshd.reconcile.target import Item
 from routing.plan import Settings, Surroundings
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
-from wire.local import LocalService
-from wire.records import IP, IPNetwork, Node, Service
+from wire.records import IP, IPNetwork, Node
 
 PODS = "pods"
 """The name of the map that the endpoint reconciler sees: packed address → identity (four bytes), policed (one)."""
 SERVICE_MAPS = ("md_svc4", "md_svc6", "md_affm", "md_maglev", "md_be4", "md_be6")
-ZONE_LABEL = "topology.kubernetes.io/zone"
 SLICE = 256  # what is taken in one round, in addresses: a millisecond or two, for which everybody else waits
 
 
@@ -88,9 +86,8 @@ class Mesh:
             underlay_version=underlay_version,
         )
         self.host_routes = WantedRoutes(self.nodes, self.prefixes, route_maps)
-        self.services = Services(self._merge, balancing=balancing, table_size=table_size)
-        self._zone = ""
-        self._spilling: dict[str, dict[FrontendName, bool]] = {}
+        self.merging = Merging(store, self.suspicion, own=self._own, node=node, withdrawn=self.withdrawn)
+        self.services = Services(self.merging.renew, balancing=balancing, table_size=table_size)
         self.listeners: list[Callable[[Dirty], None]] = []
         """Called with what was taken from the store, once it is known here."""
         self._policed: Set[int] = frozenset()
@@ -101,6 +98,7 @@ class Mesh:
     def restore(self, restored: Restoration) -> None:
         """What the maps held at the start. Before the first `refresh`."""
         self._restored = restored
+        self.merging.restored = restored.services
         self._wish(self.services.restore(restored.services))
 
     @property
@@ -129,52 +127,6 @@ class Mesh:
         desired = self._maps.desired
         entries = [Entry(map, key, desired[map][key]) for map, key in backends if key in desired[map]]
         self._wish(self.services.refuse(frozenset(map(endpoint_of, entries))))
-
-    def merge(self, name: str) -> GlobalService | None:
-        """The global service of that name as of now."""
-        local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
-        remotes = self.remote_services(name)
-        if local is None:
-            return None
-        place = Place(self._own, self._node, self._zone)
-        spilling = self._spilling.get(name) or self._spilling_at_start(local)
-        return merge(local, remotes, place=place, spilling=spilling)
-
-    def remote_services(self, name: str) -> dict[str, Service]:
-        """What the other clusters say under this name, as far as it is believed."""
-        found = {}
-        for cluster in self._store.clusters:
-            if cluster == self._own:
-                continue
-            record = self.suspicion.believed_service(cluster, name)  # of a lost cluster too: what is refused is shown
-            if record and cluster not in self.withdrawn:
-                found[cluster] = record
-        return found
-
-    def _merge(self, name: str) -> GlobalService | None:
-        """The same, and remembers of which frontends min-healthy lets other clusters' backends in."""
-        service = self.merge(name)
-        self._spilling.pop(name, None)
-        if service and MIN_HEALTHY in self._annotations(name):
-            self._spilling[name] = {(f.address, f.port, f.protocol): f.spilling for f in service.frontends}
-        return service
-
-    def _annotations(self, name: str) -> Mapping[str, str]:
-        local = cast(LocalService | None, self._store.record(self._own, Kind.LOCAL_SERVICE, name))
-        return local.annotations if local else {}
-
-    def _spilling_at_start(self, local: LocalService) -> dict[FrontendName, bool]:
-        """What the maps held at the start tells: whether there were backends that are not this cluster's."""
-        if self._restored is None or MIN_HEALTHY not in local.annotations:
-            return {}
-        own = {ip_address(backend.ip) for backend in local.backends}
-        found = {}
-        for address in map(ip_address, local.cluster_ips):
-            for port in local.ports:
-                key = (address, port.port, PROTOCOLS.get(port.protocol, 0))
-                if (endpoints := self._restored.services.frontends.get(key)) is not None:
-                    found[address, port.port, port.protocol] = any(endpoint[0] not in own for endpoint in endpoints)
-        return found
 
     def withdraw(self, cluster: str) -> None:
         """Its backends leave every service; its addresses stay known and become unreachable."""
@@ -229,7 +181,7 @@ class Mesh:
                 wishes |= self.nodes.update(cluster, names, self._nodes(cluster))
                 if cluster == self._own and self._node in names:
                     self._place()
-                    services |= self._move()
+                    services |= self.merging.move()
             elif kind is Kind.IP:
                 prefixes = [name for name in names if "/" in name]
                 addresses = [name for name in names if "/" not in name] if prefixes else list(names)
@@ -256,16 +208,6 @@ class Mesh:
         records = self._store.clusters[self._own].shelf(Kind.IP).records.values()
         self.addresses.place(_node_ips(node), cast(Iterable[IP], records))
         self._want_pods(before | set(self.addresses.local_pods))
-
-    def _move(self) -> set[str]:
-        """This node's zone may be another one: the services for which that counts."""
-        node = cast(Node | None, self._store.record(self._own, Kind.NODE, self._node))
-        zone = ((node.labels if node else None) or {}).get(ZONE_LABEL, "")
-        if zone == self._zone:
-            return set()
-        self._zone = zone
-        records = self._store.clusters[self._own].shelf(Kind.LOCAL_SERVICE).records
-        return {name for name, record in records.items() if ZONE_HINTS in cast(LocalService, record).annotations}
 
     def police(self, policed: Set[int], withheld: Set[int], moved: Set[int]) -> None:
         """Policies hold for pods of the identities `policed`; of those `withheld` nobody knows yet whether they do. For
@@ -321,7 +263,7 @@ class Mesh:
         heard_all = all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS)
         if heard_all and not self.nodes.waiting:
             self.services.forget_restored()
-            self._restored = None
+            self._restored = self.merging.restored = None
 
     def _may_stay(self, endpoint: Endpoint) -> bool:
         """A backend found at the start stays until the cluster that offers it has been heard."""

@@ -243,7 +243,7 @@ def merged(world: World) -> dict[FrontendKey, dict[Endpoint, float]]:
     """The shares that the merge says."""
     wanted = {}
     for name in NAMES:
-        service = world.mesh.merge(f"ns/{name}")
+        service = world.mesh.merging.merge(f"ns/{name}")
         for frontend in service.frontends if service else ():
             weights = frontend.weights or (1,) * len(frontend.backends)
             wanted[frontend.address, frontend.port, PROTOCOLS[frontend.protocol]] = {

@@ -132,7 +132,7 @@ class Meshed:
             for map, written in outcome.done.items():
                 self.delta.record(map, written)
             assert not outcome.failed
-        service = self.mesh.merge(NAME)
+        service = self.mesh.merging.merge(NAME)
         self._agree(service)
         return list(_lines(service)) if service else ["not global"]
 

@@ -125,10 +125,10 @@ async def test_a_long_answer_is_taken_in_portions_so_that_others_get_their_turn(
     ear = Ear()
     async with connected(etcd, ear):
         await until(lambda: len(ear.listed_kinds) == 2 and etcd.watched(IPS))
-        many = [f"20.0.{number // 250}.{number % 250}" for number in range(2 * connection.SLICE + 1)]
+        many = [f"20.0.{number // 250}.{number % 250}" for number in range(2 * connection.BRIEF + 1)]
         etcd.put_at_once({record(Kind.IP, "cluster2", name): "y" for name in many})
         await until(lambda: set(many) <= set(ear.names()))
-        assert ear.portions[-3:] == [connection.SLICE, connection.SLICE, 1]
+        assert ear.portions[-3:] == [connection.BRIEF, connection.BRIEF, 1]
 
 
 async def test_a_list_whose_revision_was_compacted_begins_again(
