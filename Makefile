@@ -16,7 +16,7 @@ test: setup ## all tests: unit, property, integration with a real etcd, namespac
 	@$(PY) -m meshd testbed check
 	@$(PY) -m pytest -q -n 3 --dist loadfile
 
-chaos: setup ## faults on a testbed of three clusters under a stream of requests; about four minutes (needs root)
+chaos: setup ## faults on a testbed of three clusters under a stream of requests; about six minutes (needs root)
 	@$(PY) -m meshd testbed check
 	@$(PY) -m pytest -q tests/chaos/chaos_suite.py
 

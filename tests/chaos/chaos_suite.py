@@ -233,6 +233,42 @@ def test_the_control_link_is_cut_and_the_data_plane_is_not(field_: Field) -> Non
     assert seen[0].by_cluster["cluster2"]
 
 
+def test_an_agent_that_is_dead_for_longer_than_its_lease_has_deleted_nothing(field_: Field, tmp_path: Path) -> None:
+    """Clause 1: the leases of a dead agent delete all that it said, and nobody believes it."""
+    settings = tmp_path / "agent.yaml"
+    settings.write_text("lease_ttl_s: 25\nbeacon_ttl_s: 5\n")
+    plain = field_.bed.part("cluster2/agent")
+
+    def entry() -> dict[str, Any]:
+        clusters = field_.status()["clusters"]
+        return next((entry for entry in clusters if entry["cluster"] == "cluster2"), {"presence": {}})
+
+    def published() -> dict[str, Any]:
+        answer = get(socket_path(field_.bed.layout, "cluster2", "control-plane", "agent"), "/v1/status")
+        found: dict[str, Any] = answer["published"]
+        return found
+
+    try:
+        field_.restart(replace(plain, argv=(*plain.argv, f"--config={settings}")))
+        until(lambda: published()["announced"] and not published()["pending"], "all on the new leases")
+        until(field_.all_well, "a fresh mesh")
+        before = field_.digest("cluster1", "node2")
+        with field_.requests("cluster2/agent dead for longer than its lease of 25 s") as seen:
+            field_.bed.kill_part("cluster2/agent")
+            until(lambda: entry()["presence"].get("waiting_deletes"), "what the leases delete")
+            time.sleep(FAULT_S)
+            assert field_.digest("cluster1", "node2") == before
+            assert "missing" in entry()["presence"]["frozen"]
+            field_.bed.start_parts([plain])
+            until(lambda: field_.all_well() and not entry()["presence"]["waiting_deletes"], "a fresh mesh")
+    finally:
+        field_.restart(plain)
+        until(field_.all_well, "a fresh mesh")
+    assert seen[0].failures == []
+    assert seen[0].by_cluster["cluster2"]
+    assert field_.digest("cluster1", "node2") == before
+
+
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_dead_cluster_is_withdrawn_on_both_evidence(field_: Field, deaf: bool) -> None:
     """Clause 1, and 12 where packets pass one way only: requests fail at most until it is withdrawn; then all go to the
