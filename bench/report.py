@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from meshd.console import standard_console
 
@@ -46,8 +47,8 @@ def report(name: str, rows: Sequence[dict[str, object]], aims: Sequence[Aim]) ->
         table.add_row(*(_text(value) for value in row.values()))
     console.print(table)
     for aim in aims:
-        verdict = "[green]met[/]" if aim.ok else "[red]missed[/]"
-        console.print(f"  {aim.name}: {_text(aim.value)} (aim {aim.aim}) {verdict}", highlight=False)
+        verdict = Text("met", "green") if aim.ok else Text("missed", "red")
+        console.print(f"  {aim.name}: {_text(aim.value)} (aim {aim.aim})", verdict, highlight=False)
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{name}.json"
     path.write_text(json.dumps({"rows": list(rows), "aims": [asdict(aim) for aim in aims]}, indent=2) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from certs.authority import CA_FOLDER, DEFAULT_COMMON_NAME, init_ca, load_ca
 from certs.command_rotate import rotate_command
@@ -89,7 +90,7 @@ def _print_table(directory: Path, found: list[Summary]) -> None:
     for one in found:
         file = str(Path(one.path).relative_to(directory))
         if one.problem:
-            table.add_row(one.kind, *[""] * 5, f"[red]unreadable: {one.problem}[/]", file)
+            table.add_row(one.kind, *[""] * 5, Text(f"unreadable: {one.problem}", "red"), file)
             continue
         colour = "red" if one.days_left < 0 else "yellow" if one.days_left < _EXPIRES_SOON else "green"
         days = f"[{colour}]{one.days_left}[/]"

@@ -12,6 +12,7 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meshd.config import ConfigError
 from meshd.console import standard_console
@@ -175,6 +176,6 @@ def _table(outcomes: list[Outcome]) -> Table:
     table.add_column("")
     table.add_column("s", justify="right")
     for outcome in outcomes:
-        mark = "[green]ok[/green]" if outcome.ok else "[bold red]FAILED[/bold red]"
+        mark = Text("ok", "green") if outcome.ok else Text("FAILED", "bold red")
         table.add_row(outcome.step, outcome.expect, outcome.seen, mark, f"{outcome.seconds:.1f}")
     return table
