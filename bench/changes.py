@@ -37,7 +37,7 @@ from wire.records import IP
 
 RATES = (1, 100, 1_000, 5_000)
 FLOOD, BESIDE_FLOOD = 50_000, 100
-PROBES, PROBE_S = 100, 0.05
+PROBES, PROBE_S = 200, 0.05
 ENTRIES = 500_000
 COST_RATE, COST_S = 500, 4.0
 WARM_S = 1.5
@@ -188,7 +188,7 @@ def _total(row: dict[str, object]) -> float:
 
 
 def main() -> None:
-    print("bench changes: etcd to map under load; about two minutes", file=sys.stderr, flush=True)
+    print("bench changes: etcd to map under load; about two and a half minutes", file=sys.stderr, flush=True)
     enter_namespace()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshd-bench-")))

@@ -6,13 +6,17 @@ class IdTaken(ValueError):
 
 
 class Members:
-    """The clusters that said their ID. An ID stays with its cluster until that one leaves."""
+    """The clusters that said their ID. An ID stays with its cluster until that one has left and nothing of it stands
+    any more: who took it over before would be taken for the old one's pods.
+    """
 
     def __init__(self, cluster: str, cluster_id: int, *, max_clusters: int) -> None:
         self.cluster = cluster
         self.cluster_id = cluster_id
         self.max_clusters = max_clusters
         self.ids: dict[str, int] = {cluster: cluster_id}
+        self.leaving: dict[int, str] = {}
+        """IDs of clusters that left, while something of them may still stand."""
 
     def join(self, cluster: str, cluster_id: int) -> None:
         """Raises IdTaken."""
@@ -23,11 +27,19 @@ class Members:
         for other, taken in self.ids.items():
             if taken == cluster_id and other != cluster:
                 raise IdTaken(f"its ID {cluster_id} is that of {other}: give one of the two another ID")
+        if (before := self.leaving.get(cluster_id, cluster)) != cluster:
+            raise IdTaken(f"its ID {cluster_id} was that of {before}, which has left and is being removed: wait")
+        self.leaving.pop(cluster_id, None)
         self.ids[cluster] = cluster_id
 
     def leave(self, cluster: str) -> None:
-        if cluster != self.cluster:
-            self.ids.pop(cluster, None)
+        """Its ID is free after `release`."""
+        if cluster != self.cluster and (left := self.ids.pop(cluster, None)) is not None:
+            self.leaving[left] = cluster
+
+    def release(self) -> None:
+        """Nothing of those that left stands any more."""
+        self.leaving.clear()
 
     def name_of(self, cluster_id: int) -> str:
         """The cluster with this ID, "" if nobody said that it is its own."""

@@ -266,6 +266,8 @@ class Daemon:
 
     def _settled(self) -> None:
         self._rounds.settled()
+        if self.members.leaving and self._is_in_sync():
+            self.members.release()
         self._observe()
 
     def _observe(self) -> None:
@@ -282,14 +284,18 @@ class Daemon:
         remotes = self.clustermesh is not None and all(
             self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
         )
-        in_sync = not self.store.dirty and self.ways.settled and not any(r.retries.failures for r in self.targets)
-        settled = in_sync and not self._rounds.asks_for_another()
+        settled = self._is_in_sync() and self.ways.settled and not self._rounds.asks_for_another()
         return {
             "loaded": True,
             "local-synced": local,
             "remotes-synced": local and remotes,
             "reconciled": local and remotes and settled and self.mesh.restored and self.maps.in_sync_since is not None,
         }
+
+    def _is_in_sync(self) -> bool:
+        """The kernel holds what follows from all that was heard."""
+        failing = any(reconciler.retries.failures for reconciler in self.targets)
+        return not (self.store.dirty or self._rounds.has_more or failing)
 
 
 async def _stopped() -> None:

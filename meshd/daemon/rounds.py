@@ -44,6 +44,8 @@ class Rounds:
         self._remotes, self._wake = remotes, wake
         self.files_moved = True
         """Remotes came, went or have another file."""
+        self.has_more = True
+        """Something was heard that the last round did not take."""
         self._interfaces_moved = False
         self._refused: frozenset[Item] = frozenset()
 
@@ -63,7 +65,8 @@ class Rounds:
         more = self._mesh.refresh(time.monotonic())
         self._ways.look()
         self._policing.set_here(set(self._mesh.addresses.local_pods.values()))
-        return self._policing.refresh() or more
+        self.has_more = self._policing.refresh() or more
+        return self.has_more
 
     def settled(self) -> None:
         """The round is over, nothing is dirty."""

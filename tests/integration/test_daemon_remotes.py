@@ -10,6 +10,7 @@ from datapath.entries import ipcache_entry
 from datapath.layout import AddrKey
 from meshd.daemon import mesh
 from meshd.daemon.link import LinkState
+from meshd.daemon.members import IdTaken
 from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from tests.support import records
@@ -127,6 +128,20 @@ async def test_a_cluster_may_be_added_again_while_it_is_drained(
         await until(lambda: not daemon.maps.retries.failures)
         assert len(scene.maps.content["md_cidrs"]) == 1
         assert Report(daemon).status()["state"] == "ok"
+
+
+async def test_an_id_is_free_when_nothing_of_its_cluster_stands(scene: Scene) -> None:
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing and addresses(scene) == {"20.0.0.1"})
+        scene.maps.fails = lambda op, map, key: op == "delete" and map == "md_ipcache"
+        (scene.mesh_folder / "cluster2").unlink()
+        await until(lambda: bool(daemon.maps.retries.failures) and scene.backends() == {FRONTEND: OWN})
+        with pytest.raises(IdTaken, match="was that of cluster2, which has left"):
+            daemon.members.join("cluster3", 2)
+        scene.maps.fails = lambda op, map, key: False
+        await until(lambda: not daemon.members.leaving)
+        assert not addresses(scene)
+        daemon.members.join("cluster3", 2)
 
 
 async def test_a_file_that_comes_and_goes_in_quick_turns_ends_as_it_stands(scene: Scene) -> None:

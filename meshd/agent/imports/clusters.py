@@ -126,6 +126,7 @@ class Clusters:
     def _leave(self, cluster: str) -> None:
         self._store.drain(cluster)
         self._members.leave(cluster)
+        self._members.release()  # nothing here goes by the ID
         self._suspicion.forget(cluster)
 
     async def _look(self) -> NoReturn:

@@ -25,10 +25,23 @@ def test_an_id_belongs_to_one_cluster(members: Members, cluster: str, number: in
         members.join(cluster, number)
 
 
-def test_an_id_is_free_again_when_its_cluster_left(members: Members) -> None:
+def test_an_id_is_free_again_when_nothing_of_its_cluster_stands(members: Members) -> None:
     members.leave("cluster2")
+    with pytest.raises(IdTaken, match="was that of cluster2, which has left"):
+        members.join("cluster3", 2)
+    members.release()
     members.join("cluster3", 2)
     assert members.name_of(2) == "cluster3"
+
+
+def test_who_comes_back_while_it_is_removed_has_its_id_still(members: Members) -> None:
+    members.leave("cluster2")
+    members.join("cluster2", 2)
+    assert not members.leaving
+    members.leave("cluster2")
+    members.join("cluster2", 3)
+    with pytest.raises(IdTaken, match="its ID 2 was that of cluster2"):
+        members.join("cluster4", 2)
 
 
 def test_we_do_not_leave_ourselves(members: Members) -> None:
