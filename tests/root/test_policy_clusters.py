@@ -42,6 +42,7 @@ DROPPED_S = 0.3
 SERVER, PORT = "10.0.0.1", 8080
 FRIEND = "cluster2/x-wing"
 STRANGERS = ("cluster3/x-wing", "cluster2/frontend-1", "cluster1/x-wing", "cluster1/frontend-1")
+CROSSED = (("cluster1", "node1"), ("cluster2", "node2"), ("cluster3", "node2"))
 VERSION = count(1)
 LIAR, LIAR_ADDRESS, LIAR_NODE, LIAR_IDENTITY = "cluster3/x-wing", "40.0.1.2", "172.18.3.12", (3 << 16) + 4321
 
@@ -55,25 +56,25 @@ def bed() -> Iterator[Testbed]:
         ensure_certificates(testbed.layout, testbed.clusters)
         write_peers(testbed.layout, testbed.clusters)
         # Of the daemons only those of the nodes that packets cross: they take the longest to start.
-        daemons = {"cluster1/daemon-node1", "cluster2/daemon-node2", "cluster3/daemon-node2"}
+        daemons = {f"{cluster}/daemon-{node}" for cluster, node in CROSSED}
         parts = [part for name, part in testbed.parts.items() if "/daemon-" not in name or name in daemons]
         testbed.start_parts(parts)
-        until(lambda: status(testbed).get("state") == "ok", "the mesh")
+        until(lambda: all(status(testbed, *each).get("state") == "ok" for each in CROSSED), "the mesh, on all of them")
         yield testbed
     finally:
         testbed.down()
 
 
-def asked(bed: Testbed, route: str) -> Any:
-    """What the daemon says that protects the server; None if it does not answer."""
+def asked(bed: Testbed, route: str, cluster: str = "cluster1", node: str = "node1") -> Any:
+    """What a daemon says, that which protects the server if no other; None if it does not answer."""
     try:
-        return get(socket_path(bed.layout, "cluster1", "node1", "daemon"), route)
+        return get(socket_path(bed.layout, cluster, node, "daemon"), route)
     except SocketError:
         return None
 
 
-def status(bed: Testbed) -> dict[str, Any]:
-    return asked(bed, "/v1/status") or {}
+def status(bed: Testbed, cluster: str = "cluster1", node: str = "node1") -> dict[str, Any]:
+    return asked(bed, "/v1/status", cluster, node) or {}
 
 
 def selector(*, cluster: object = None, **labels: str) -> dict[str, Any]:
