@@ -67,19 +67,19 @@ def _remote(flags: Any, flag: int) -> Callable[[_Entries], Bits]:
 
 
 def _prefixes(entries: _Entries) -> Bits:
-    found: Bits = set()
+    ranges: set[range] = set()  # all wide prefixes of IPv6 have the same one
     for key, value in entries:
         if Peer.from_buffer_copy(value).flags & PeerFlag.REMOTE:
             prefix = CidrKey.from_buffer_copy(key)
-            found.update(_within(prefix.family, prefix.prefixlen - 32, bytes(prefix.word)))
-    return found
+            ranges.add(_within(prefix.family, prefix.prefixlen - 32, bytes(prefix.word)))
+    return set().union(*ranges)
 
 
-def _within(family: int, length: int, word: bytes) -> Iterable[int]:
+def _within(family: int, length: int, word: bytes) -> range:
     """The bits of a prefix. A wide one has many; those of IPv6 are everywhere."""
-    if family == Family.V6:
-        return (_bit6(word),) if length >= 64 else range(KNOWN_BITS4, KNOWN_BITS4 + KNOWN_BITS6)
-    first = _bit4(word)
+    if family == Family.V6 and length < 64:
+        return range(KNOWN_BITS4, KNOWN_BITS4 + KNOWN_BITS6)
+    first = _bit4(word) if family == Family.V4 else _bit6(word)
     return range(first, first + (1 << max(0, 24 - length)))
 
 
