@@ -26,6 +26,7 @@ MAX_IDENTITY_RESERVED = 255
 SHARED = 1 << 13
 """Values of which equal ones are kept once: those that came last."""
 NUMBERS = 1 << 16
+PORTS, PORT_NAME = 16, 63  # names; characters
 
 Record = Node | Service | Identity | IP | LocalService | Allocation | msgspec.Raw
 
@@ -164,15 +165,23 @@ def _decode_service(name: str, value: bytes, scope: Scope) -> Service:
                 if not 0 <= port.port <= 65535:
                     _fail("invalid-port", Kind.SERVICE, name, f"{address} has port {port.port}")
             if ports:
-                addresses[address] = _same_ports(tuple(ports.items()))
+                addresses[address] = _shared_ports(ports)
     force_setattr(service, "cluster", intern(service.cluster))
     force_setattr(service, "namespace", intern(service.namespace))
     return service
 
 
+def _shared_ports(ports: PortMap) -> PortMap:
+    """Backends of a service have the same ports, and most services the same as others. What is longer than any that
+    Kubernetes takes is not kept for a peer.
+    """
+    if len(ports) > PORTS or any(len(name) + len(port.protocol) > PORT_NAME for name, port in ports.items()):
+        return ports
+    return _same_ports(tuple(ports.items()))
+
+
 @lru_cache(SHARED)
 def _same_ports(items: tuple[tuple[str, L4Addr], ...]) -> PortMap:
-    """Backends of a service have the same ports, and most services the same as others."""
     return dict(items)
 
 
@@ -220,7 +229,7 @@ def _decode_local_service(name: str, value: bytes, scope: Scope) -> LocalService
     for address in [*service.cluster_ips, *(backend.ip for backend in service.backends)]:
         _check_address(Kind.LOCAL_SERVICE, name, address)
     for backend in service.backends:
-        force_setattr(backend, "ports", _same_ports(tuple(backend.ports.items())))
+        force_setattr(backend, "ports", _shared_ports(backend.ports))
         force_setattr(backend, "node", intern(backend.node))
         force_setattr(backend, "zone", intern(backend.zone))
     for field in ("namespace", "internal_traffic_policy", "external_traffic_policy"):

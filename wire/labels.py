@@ -10,6 +10,7 @@ CLUSTER_LABEL = "io.cilium.k8s.policy.cluster"
 NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
 KEPT = 1 << 12
+SHORT = 320  # characters of key and value; Kubernetes' have no more, and what is longer is not kept for a peer
 SERVICE_ACCOUNT_LABEL = "io.cilium.k8s.policy.serviceaccount"
 
 
@@ -39,5 +40,6 @@ def parse_labels(text: str) -> tuple[Label, ...]:
             source, key = "unspec", name
         if not key:
             raise ValueError(f"label {part!r} has no key")
-        labels.append(_label(key, value, source))
+        make = _label if len(part) <= SHORT else Label
+        labels.append(make(key, value, source))
     return tuple(labels)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wire.codec import MAX_VALUE, BadRecord, Scope, decode
 from wire.keys import Kind
 from wire.labels import format_labels, parse_labels
-from wire.records import Label
+from wire.records import Label, Service
 
 SCOPE = Scope("cluster2", 2, range(2 << 16, 3 << 16))
 NODE = {"Name": "n", "Cluster": "cluster2", "ClusterID": 2}
@@ -126,3 +126,21 @@ def test_labels_may_hold_signs_and_lack_a_value() -> None:
     )
     with pytest.raises(ValueError, match="no key"):
         parse_labels("k8s:=x;")
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("http", True), ("h" * 64, False)])
+def test_equal_ports_are_kept_once_unless_a_peer_makes_them_longer_than_any_are(name: str, is_kept: bool) -> None:
+    fields: dict[str, Any] = {"cluster": "cluster2", "clusterID": 2, "namespace": "ns", "name": "s"}
+    fields["backends"] = {f"20.0.0.{n}": {name: {"Protocol": "TCP", "Port": 80}} for n in (1, 2)}
+    service = decode(Kind.SERVICE, "ns/s", json.dumps(fields).encode(), SCOPE)
+    assert isinstance(service, Service)
+    one, other = (service.backends or {}).values()
+    assert one == other
+    assert (one is other) is is_kept
+
+
+@pytest.mark.parametrize(("value", "is_kept"), [("v" * 63, True), ("v" * 321, False)])
+def test_equal_labels_are_kept_once_unless_they_are_longer_than_any_are(value: str, is_kept: bool) -> None:
+    (one,), (other,) = (parse_labels(f"k8s:key={value};") for _ in range(2))
+    assert one == other
+    assert (one is other) is is_kept
