@@ -16,7 +16,7 @@ class Members:
         self.max_clusters = max_clusters
         self.ids: dict[str, int] = {cluster: cluster_id}
         self.leaving: dict[int, str] = {}
-        """IDs of clusters that left, while something of them may still stand."""
+        """IDs that clusters gave up, by leaving or for another one, while something of them may still stand."""
 
     def join(self, cluster: str, cluster_id: int) -> None:
         """Raises IdTaken."""
@@ -28,8 +28,10 @@ class Members:
             if taken == cluster_id and other != cluster:
                 raise IdTaken(f"its ID {cluster_id} is that of {other}: give one of the two another ID")
         if (before := self.leaving.get(cluster_id, cluster)) != cluster:
-            raise IdTaken(f"its ID {cluster_id} was that of {before}, which has left and is being removed: wait")
+            raise IdTaken(f"its ID {cluster_id} was that of {before}, of which entries still stand: wait")
         self.leaving.pop(cluster_id, None)
+        if (former := self.ids.get(cluster, cluster_id)) != cluster_id:
+            self.leaving[former] = cluster
         self.ids[cluster] = cluster_id
 
     def leave(self, cluster: str) -> None:
@@ -38,7 +40,7 @@ class Members:
             self.leaving[left] = cluster
 
     def release(self) -> None:
-        """Nothing of those that left stands any more."""
+        """Nothing that goes by those IDs stands any more."""
         self.leaving.clear()
 
     def name_of(self, cluster_id: int) -> str:

@@ -126,13 +126,13 @@ class Clusters:
     def _leave(self, cluster: str) -> None:
         self._store.drain(cluster)
         self._members.leave(cluster)
-        self._members.release()  # nothing here goes by the ID
         self._suspicion.forget(cluster)
 
     async def _look(self) -> NoReturn:
         """There are no probes here: a cluster that is silent is believed for its max-stale."""
         while True:
             now = time.monotonic()
+            self._members.release()  # nothing here goes by the ID
             for remote in self._remotes():
                 remote.look(now)
                 if remote.presence.judge(now, remote.allowance, answers=None):

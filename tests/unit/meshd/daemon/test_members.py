@@ -27,7 +27,7 @@ def test_an_id_belongs_to_one_cluster(members: Members, cluster: str, number: in
 
 def test_an_id_is_free_again_when_nothing_of_its_cluster_stands(members: Members) -> None:
     members.leave("cluster2")
-    with pytest.raises(IdTaken, match="was that of cluster2, which has left"):
+    with pytest.raises(IdTaken, match="was that of cluster2, of which entries still stand"):
         members.join("cluster3", 2)
     members.release()
     members.join("cluster3", 2)
@@ -42,6 +42,14 @@ def test_who_comes_back_while_it_is_removed_has_its_id_still(members: Members) -
     members.join("cluster2", 3)
     with pytest.raises(IdTaken, match="its ID 2 was that of cluster2"):
         members.join("cluster4", 2)
+
+
+def test_an_id_that_was_changed_for_another_is_not_free_at_once(members: Members) -> None:
+    members.join("cluster2", 3)
+    with pytest.raises(IdTaken, match="its ID 2 was that of cluster2"):
+        members.join("cluster4", 2)
+    members.release()
+    members.join("cluster4", 2)
 
 
 def test_we_do_not_leave_ourselves(members: Members) -> None:
