@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.etcd import Etcd, free_ports
+from tests.support.etcd import Etcd
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
 _DEADLINE_S = 20.0
@@ -29,7 +30,7 @@ class Peers:
     @contextmanager
     def theirs(self) -> Iterator[tuple[str, int]]:
         """Address and process of a new `etcd grpc-proxy`, ended with the context."""
-        address = f"127.0.0.1:{free_ports(1)[0]}"
+        address = f"127.0.0.1:{free_port()}"
         command = ["etcd", "grpc-proxy", "start", f"--endpoints={self.etcd.address}", f"--listen-addr={address}"]
         process = subprocess.Popen(command, cwd=self.directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

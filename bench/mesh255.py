@@ -22,7 +22,8 @@ from identity.numbering import identity_range
 from tests.support import records
 from tests.support.etcd import Etcd
 from tests.support.netns import Machine, machine
-from tests.support.proxied import ProxiedCluster, free_port, new_authority
+from tests.support.ports import free_port
+from tests.support.proxied import ProxiedCluster, new_authority
 from wire.codec import encode
 from wire.keys import HEARTBEAT, SHARED_KINDS, Kind, Layout, canary, cluster_config, record
 from wire.labels import CLUSTER_LABEL, format_labels

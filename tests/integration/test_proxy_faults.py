@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.support.etcd import Etcd, etcdctl_environment, free_ports
+from tests.support.etcd import Etcd, etcdctl_environment
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy, WatchCall, reader
 
 pytestmark = pytest.mark.etcd
@@ -211,7 +212,7 @@ async def test_compaction_that_overtakes_the_proxy_cancels_without_inventing(etc
     async with reader(proxy, proxy.certificate("remote-c2")) as reading, reading.watch(STATE, STATE_END) as watch:
         before = (await reading.range(STATE)).header.cluster_id
         etcd.stop()
-        own_port, etcd.port = etcd.port, free_ports(1)[0]
+        own_port, etcd.port = etcd.port, free_port()
         etcd.start()  # where the proxy does not see it
         missed = put_many(etcd, 10)
         etcd.compact(missed[-1])

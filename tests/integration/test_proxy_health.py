@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.etcd import Etcd, free_ports
+from tests.support.etcd import Etcd
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy, reader
 
 pytestmark = pytest.mark.etcd
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.etcd
 
 @pytest.fixture
 def health() -> str:
-    return f"127.0.0.1:{free_ports(1)[0]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

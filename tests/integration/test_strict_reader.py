@@ -21,7 +21,7 @@ from certs.leaves import issue
 from certs.names import Leaf
 from tests.support import kubernetes
 from tests.support.agent import AgentProcess
-from tests.support.etcd import free_ports
+from tests.support.ports import free_port
 from tests.support.proxied import ProxiedCluster, new_authority
 from tests.support.strict_reader import Lost, StrictReader
 
@@ -133,7 +133,7 @@ async def test_a_compaction_that_overtakes_the_proxy_makes_it_list_anew(mesh: Me
     async with mesh.reading(reader):
         await reader.until(lambda: reader.ready and len(reader.stores) == 5, "all synced")
         etcd.stop()
-        own_port, etcd.port = etcd.port, free_ports(1)[0]
+        own_port, etcd.port = etcd.port, free_port()
         etcd.start()  # where the proxy does not see it
         ips = list(etcd.keys(f"{STATE}ip/v1/default/"))
         etcd.delete(ips[0])

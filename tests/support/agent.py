@@ -15,7 +15,7 @@ import yaml
 
 import meshd.socket
 from tests.support import kubernetes
-from tests.support.etcd import free_ports
+from tests.support.ports import free_port
 
 DEADLINE_S = 20.0
 
@@ -39,7 +39,7 @@ class AgentProcess:
         self._log = self._folder / "log"
         self._socket = self._folder / "run" / "c1" / "agent.sock"
         values: dict[str, object] = {"cluster": "c1", "cluster_id": 1, "etcd": etcd_url, "leader_ttl_s": 2}
-        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.health = f"127.0.0.1:{free_port()}"
         values |= {
             "heartbeat_s": 1,
             "health": self.health,

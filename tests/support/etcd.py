@@ -1,4 +1,4 @@
-"""A real etcd for tests: one process on loopback with random ports and its own data directory.
+"""A real etcd for tests: one process on loopback with ports and a data directory of its own.
 
 The `etcd` fixture gives a running one; tests/integration has it without an import. Stopping and starting it again
 keeps data and address, `wipe` makes another etcd of it.
@@ -7,7 +7,6 @@ keeps data and address, `wipe` makes another etcd of it.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -18,6 +17,7 @@ from typing import IO, Any
 import grpc
 import pytest
 
+from tests.support.ports import free_ports
 from wire.proto import rpc_pb2, rpc_pb2_grpc
 
 _DEADLINE_S = 20.0
@@ -191,12 +191,3 @@ def etcd(tmp_path: Path) -> Iterator[Etcd]:
 
 def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else text
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(listener.getsockname()[1]) for listener in sockets]
-    finally:
-        for listener in sockets:
-            listener.close()

@@ -1,6 +1,5 @@
 """A cluster as the daemons of others see it: a real etcd and a real proxy with mutual TLS, as processes on loopback."""
 
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from certs.authority import Authority, init_ca
 from certs.leaves import issue
 from certs.names import Kind, Leaf
 from tests.support.etcd import Etcd
+from tests.support.ports import free_port
 
 
 class ProxiedCluster:
@@ -61,8 +61,3 @@ class ProxiedCluster:
 
 def new_authority(folder: Path) -> Authority:
     return init_ca(folder, now=datetime.now(UTC))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -17,7 +17,8 @@ from certs.authority import init_ca, load_ca
 from certs.leaves import issue
 from certs.names import Leaf, server_name
 from meshd.socket import SocketError, get
-from tests.support.etcd import etcdctl_environment, free_ports
+from tests.support.etcd import etcdctl_environment
+from tests.support.ports import free_port
 from wire.proto import kv_pb2, rpc_pb2
 
 _DEADLINE_S = 20.0
@@ -37,7 +38,7 @@ class Proxy:
         self.etcd_url = etcd_url
         self.options = options
         self.environment: dict[str, str] = {}  # beside the test's own
-        self.address = f"127.0.0.1:{free_ports(1)[0]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.reached_at = self.address
         self.authority = load_ca(certs) if certs else init_ca(self.certs, now=datetime.now(UTC))
         self.server = self.certificate("server-c1", addresses=["127.0.0.1"])

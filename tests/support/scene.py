@@ -27,7 +27,8 @@ from meshd.daemon.wantedroutes import BOTH
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps
 from tests.support.kernelroutes import FakeExports, FakeRoutes
-from tests.support.proxied import ProxiedCluster, free_port, new_authority
+from tests.support.ports import free_port
+from tests.support.proxied import ProxiedCluster, new_authority
 from tests.support.surroundings import FakeSurvey
 
 DEADLINE_S = 20.0

@@ -12,8 +12,9 @@ from certs.checks import Fault
 from certs.files import Files
 from certs.probe import Probe, probe
 from tests.support.certificates import DAY, NOW, Forged, forge, write
-from tests.support.etcd import Etcd, free_ports
+from tests.support.etcd import Etcd
 from tests.support.etcd import etcd as etcd
+from tests.support.ports import free_port
 
 NAME = "c1.mesh.cilium.io"
 CA = forge("mesh CA", is_ca=True)
@@ -26,7 +27,7 @@ CLIENT = forge("remote-c2", CA, usages=["client"])
 def openssl_server(folder: Path, server: Forged, *options: str) -> Iterator[int]:
     """`openssl s_server` that wants a client certificate of CA."""
     write(folder, server, CA)
-    (port,) = free_ports(1)
+    port = free_port()
     command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", "tls.crt", "-key", "tls.key", "-quiet"]
     command += ["-CAfile", "ca.crt", "-Verify", "2", "-verify_return_error", "-alpn", "h2", *options]
     with (folder / "log").open("wb") as log:
