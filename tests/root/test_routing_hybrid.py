@@ -122,32 +122,32 @@ def wait_for(
 
 @contextmanager
 def talking(bed: Testbed, *addresses: str) -> Iterator[None]:
-    """A connection from a pod of cluster1 to each address, used over all that happens in the block."""
+    """A connection from a pod of cluster1 to each address, used over all that happens in the block, and after it."""
     pod = bed.layout.pod("cluster1", "default", "rebel-base-1")
     make = partial(socket.create_connection, timeout=TALK_DEADLINE_S)
     connections = [netns.inside(pod, partial(make, (address, 8080))) for address in addresses]
-    stop = threading.Event()
+    stop, rounds = threading.Event(), [0]
 
-    def talk() -> int:
-        said = 0
+    def talk() -> None:
         files = [connection.makefile("rwb") for connection in connections]
         while not stop.wait(0.02):
             for file in files:
-                file.write(b"%d\n" % said)
+                file.write(b"%d\n" % rounds[0])
                 file.flush()
-                assert file.readline().split()[1] == b"%d" % said
-            said += 1
-        return said
+                assert file.readline().split()[1] == b"%d" % rounds[0]
+            rounds[0] += 1
 
     with ThreadPoolExecutor(1) as thread, ExitStack() as stack:
         for connection in connections:
             stack.enter_context(connection)
-        said = thread.submit(talk)
+        talks = thread.submit(talk)
         try:
             yield
+            enough = rounds[0] + 5
+            until(lambda: talks.done() or rounds[0] > enough, "the connections go on")
         finally:
             stop.set()
-        assert said.result() > 5
+        talks.result()
 
 
 def requests(bed: Testbed, address: str, number: int = 20) -> None:
