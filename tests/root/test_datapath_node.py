@@ -51,8 +51,8 @@ def of_node(node: Node, family: int, kind: int) -> socket.socket:
 
 def behind(mesh: TwoNodes, remote: bool, family: int, kind: int) -> socket.socket:
     pod = mesh.server if remote else mesh.client
-    server = pod.namespace.socket(family, kind, timeout=PATIENCE_S)
-    server.bind((str(pod.v4 if family == V4 else pod.v6), 0))
+    server = pod.bound(family, kind)
+    server.settimeout(PATIENCE_S)
     protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
     add_service(mesh.a, FRONTEND[family], PORT, protocol, server.getsockname()[:2])
     return server
@@ -66,7 +66,6 @@ def test_tcp(mesh: TwoNodes, remote: bool, family: int) -> None:
         behind(mesh, remote, family, socket.SOCK_STREAM) as server,
         of_node(mesh.a, family, socket.SOCK_STREAM) as client,
     ):
-        server.listen()
         client.connect((FRONTEND[family], PORT))
         assert client.getpeername()[:2] == (FRONTEND[family], PORT)
         with closing(server.accept()[0]) as accepted:

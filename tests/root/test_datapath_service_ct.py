@@ -17,7 +17,7 @@ from datapath.policing import policy_entry, subject_entry
 from datapath.policylayout import Iface
 from identity.numbering import Reserved
 from meshd.daemon.frontends import Wanted, compute_entries
-from tests.support.twonodes import Node, Pod, TwoNodes, add_service, two_nodes
+from tests.support.twonodes import Node, Pod, TwoNodes, add_service, pending, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -34,14 +34,6 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         yield made
 
 
-def bound(pod: Pod, family: int, kind: int) -> socket.socket:
-    server = pod.namespace.socket(family, kind)
-    server.bind((str(pod.v4 if family == V4 else pod.v6), 0))
-    if kind == STREAM:
-        server.listen(50)
-    return server
-
-
 WHERE = [
     pytest.param(lambda mesh: mesh.server, True, id="remote"),
     pytest.param(lambda mesh: mesh.bystander, False, id="same-node"),
@@ -54,7 +46,7 @@ Choose = Callable[[TwoNodes], Pod]
 def test_tcp_reaches_the_backend_and_the_answers_come_from_the_frontend(
     mesh: TwoNodes, choose: Choose, remote: bool, family: int
 ) -> None:
-    with bound(choose(mesh), family, STREAM) as server, mesh.client.namespace.socket(family, STREAM) as client:
+    with choose(mesh).bound(family, STREAM) as server, mesh.client.namespace.socket(family, STREAM) as client:
         add_service(mesh.a, FRONTEND[family], PORT, TCP, server.getsockname()[:2])
         client.connect((FRONTEND[family], PORT))
         accepted, peer = server.accept()
@@ -66,7 +58,7 @@ def test_tcp_reaches_the_backend_and_the_answers_come_from_the_frontend(
             assert _read(client, len(payload)) == payload
         assert client.getpeername()[:2] == (FRONTEND[family], PORT)
     if remote or family == V6:  # what the stack forwards is masqueraded, IPv4 only
-        assert peer[0] == str(mesh.client.v4 if family == V4 else mesh.client.v6)
+        assert peer[0] == mesh.client.address(family)
 
 
 @pytest.mark.parametrize("connect", [False, True], ids=["unconnected", "connected"])
@@ -75,7 +67,7 @@ def test_tcp_reaches_the_backend_and_the_answers_come_from_the_frontend(
 def test_udp_reaches_the_backend_and_the_answer_comes_from_the_frontend(
     mesh: TwoNodes, choose: Choose, remote: bool, family: int, connect: bool
 ) -> None:
-    with bound(choose(mesh), family, DATAGRAM) as server, mesh.client.namespace.socket(family, DATAGRAM) as client:
+    with choose(mesh).bound(family, DATAGRAM) as server, mesh.client.namespace.socket(family, DATAGRAM) as client:
         add_service(mesh.a, FRONTEND[family], PORT, UDP, server.getsockname()[:2])
         if connect:
             client.connect((FRONTEND[family], PORT))
@@ -94,7 +86,7 @@ def test_udp_reaches_the_backend_and_the_answer_comes_from_the_frontend(
 def test_sctp_is_translated_by_address_only(mesh: TwoNodes, family: int) -> None:
     """Crafted packets, as this kernel may have no SCTP: the port, and the checksum that covers no address, stay."""
     backend, frontend = (mesh.server.v4, "30.2.1.2") if family == V4 else (mesh.server.v6, "fd00:30::22")
-    client_address = str(mesh.client.v4 if family == V4 else mesh.client.v6)
+    client_address = mesh.client.address(family)
     header = 20 if family == V4 else 0  # a raw socket shows the header of IPv4 only
     add_service(mesh.a, frontend, 9999, SCTP, (str(backend), 9999))
     packet = struct.pack("!HHI", 4000, 9999, 0) + b"\x12\x34\x56\x78" + b"init"
@@ -112,7 +104,7 @@ def test_sctp_is_translated_by_address_only(mesh: TwoNodes, family: int) -> None
 
 
 def test_connections_spread_and_each_stays_where_it_is_when_the_backends_change(mesh: TwoNodes) -> None:
-    servers = [bound(mesh.server, V4, STREAM) for _ in range(3)]
+    servers = [mesh.server.bound(V4, STREAM) for _ in range(3)]
     clients, accepted = [], []
     try:
         add_service(mesh.a, "30.2.1.3", PORT, TCP, *(server.getsockname() for server in servers))
@@ -136,8 +128,8 @@ def test_connections_spread_and_each_stays_where_it_is_when_the_backends_change(
 
 def test_udp_leaves_a_backend_that_is_gone(mesh: TwoNodes) -> None:
     with (
-        bound(mesh.server, V4, DATAGRAM) as first,
-        bound(mesh.server, V4, DATAGRAM) as second,
+        mesh.server.bound(V4, DATAGRAM) as first,
+        mesh.server.bound(V4, DATAGRAM) as second,
         mesh.client.namespace.socket(V4, DATAGRAM) as client,
     ):
         client.connect(("30.2.1.4", PORT))
@@ -154,7 +146,7 @@ def test_udp_leaves_a_backend_that_is_gone(mesh: TwoNodes) -> None:
 
 
 def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNodes) -> None:
-    servers = [bound(mesh.server, V4, DATAGRAM) for _ in range(8)]
+    servers = [mesh.server.bound(V4, DATAGRAM) for _ in range(8)]
     try:
         published(mesh.a, "30.2.1.5", UDP, servers, number=500, maglev=True)
         for _ in range(5):
@@ -163,7 +155,7 @@ def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNo
                 for _ in range(4):
                     client.send(b"x")
                     mesh.a.maps.delete("md_nat", mesh.a.maps.dump("md_nat"))
-                assert sorted(map(_pending, servers)) == [0] * 7 + [4]
+                assert sorted(map(pending, servers)) == [0] * 7 + [4]
     finally:
         for server in servers:
             server.close()
@@ -172,7 +164,7 @@ def test_a_flow_that_was_forgotten_finds_its_backend_again_by_maglev(mesh: TwoNo
 @pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 def test_a_client_stays_with_its_backend_until_that_leaves(mesh: TwoNodes, family: int) -> None:
     frontend = "30.2.1.9" if family == V4 else "fd00:30::29"
-    servers = [bound(mesh.server, family, STREAM) for _ in range(4)]
+    servers = [mesh.server.bound(family, STREAM) for _ in range(4)]
     clients = []
     try:
         for number in (600, 700):
@@ -193,7 +185,7 @@ def test_a_client_stays_with_its_backend_until_that_leaves(mesh: TwoNodes, famil
 @pytest.mark.parametrize("kind", [STREAM, DATAGRAM], ids=["tcp", "udp"])
 def test_ports_that_were_used_through_the_frontend_may_be_used_without_it(mesh: TwoNodes, kind: int) -> None:
     protocol = TCP if kind == STREAM else UDP
-    with bound(mesh.server, V4, kind) as server:
+    with mesh.server.bound(V4, kind) as server:
         add_service(mesh.a, "30.2.1.7", PORT, protocol, server.getsockname())
         port = 0
         for target in (("30.2.1.7", PORT), server.getsockname(), ("30.2.1.7", PORT)):
@@ -265,17 +257,6 @@ def _accept_all(server: socket.socket) -> list[socket.socket]:
             return found
 
 
-def _pending(server: socket.socket) -> int:
-    server.settimeout(0)
-    count = 0
-    while True:
-        try:
-            server.recv(100)
-        except BlockingIOError:
-            return count
-        count += 1
-
-
 def test_a_policy_judges_the_backend_that_a_frontend_leads_to(mesh: TwoNodes) -> None:
     """The frontend itself is of the world: a policy that allows the world does not allow another cluster's pod."""
     pod, node, egress = mesh.bystander, mesh.a, 1
@@ -290,7 +271,7 @@ def test_a_policy_judges_the_backend_that_a_frontend_leads_to(mesh: TwoNodes) ->
         entry,
     )
     node.namespace.call(lambda: enforce(found.ifindex, node.loaded.programs))
-    with bound(mesh.server, V4, STREAM) as server:
+    with mesh.server.bound(V4, STREAM) as server:
         add_service(node, "30.2.1.8", PORT, TCP, server.getsockname())
         with pod.namespace.socket(V4, STREAM, timeout=0.3) as client, pytest.raises(TimeoutError):
             client.connect(("30.2.1.8", PORT))

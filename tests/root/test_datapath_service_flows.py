@@ -12,7 +12,7 @@ from datapath.layout import DropReason
 from datapath.servicelayout import Nat, NatDirection, NatKey
 from tests.support.enforced import police, release
 from tests.support.testrun import frame
-from tests.support.twonodes import Node, Pod, TwoNodes, add_service, two_nodes
+from tests.support.twonodes import Node, TwoNodes, add_service, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -27,14 +27,6 @@ TAG = 4  # offset of the verification tag in SCTP's header
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with two_nodes(tmp_path_factory.mktemp("mesh")) as made:
         yield made
-
-
-def bound(pod: Pod, family: int, kind: int) -> socket.socket:
-    server = pod.namespace.socket(family, kind)
-    server.bind((str(pod.v4 if family == V4 else pod.v6), 0))
-    if kind == STREAM:
-        server.listen(50)
-    return server
 
 
 def read(stream: socket.socket, length: int) -> bytes:
@@ -55,14 +47,14 @@ def test_a_pod_reaches_itself_through_the_service(mesh: TwoNodes, kind: int, fam
     if policed:
         police(mesh.a, mesh.client)
     try:
-        with bound(mesh.client, family, kind) as server, mesh.client.namespace.socket(family, kind) as client:
+        with mesh.client.bound(family, kind) as server, mesh.client.namespace.socket(family, kind) as client:
             add_service(mesh.a, frontend, PORT, protocol, server.getsockname()[:2])
             client.connect((frontend, PORT))
             answered = answer_streams if kind == STREAM else answer_datagrams
             assert answered(server, client) == frontend
     finally:
         release(mesh.a, mesh.client)
-    with bound(mesh.bystander, family, kind) as other, mesh.client.namespace.socket(family, kind) as client:
+    with mesh.bystander.bound(family, kind) as other, mesh.client.namespace.socket(family, kind) as client:
         add_service(mesh.a, frontend, PORT, protocol, other.getsockname()[:2])
         client.connect((frontend, PORT))
         client.send(b"ask")
@@ -98,7 +90,7 @@ def answer_datagrams(server: socket.socket, client: socket.socket) -> str:
 def test_who_pretends_to_be_the_backend_does_not_reach_it_as_itself(mesh: TwoNodes) -> None:
     """A pod sends to the frontend with the backend's address as its source: only an interface's own pod loops."""
     with (
-        bound(mesh.bystander, V4, DATAGRAM) as server,
+        mesh.bystander.bound(V4, DATAGRAM) as server,
         mesh.client.namespace.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as client,
     ):
         add_service(mesh.a, "30.2.1.11", PORT, UDP, server.getsockname())
@@ -115,7 +107,7 @@ def test_a_new_connection_from_the_same_port_leaves_the_backend_that_is_not_behi
     """Whether that is still behind another one, or is gone and its number was given to another backend."""
     frontend, port = ("30.2.1.12" if family == V4 else "fd00:30::32"), 0
     address = ip_address(frontend)
-    with bound(mesh.bystander, family, STREAM) as first, bound(mesh.bystander, family, STREAM) as second:
+    with mesh.bystander.bound(family, STREAM) as first, mesh.bystander.bound(family, STREAM) as second:
         steps = [({1001: first}, [1001], first), ({1002: second}, [1002], second), ({1002: first}, [1002], first)]
         for numbers, slots, expected in steps:
             for number, server in numbers.items():
@@ -124,7 +116,7 @@ def test_a_new_connection_from_the_same_port_leaves_the_backend_that_is_not_behi
             mesh.a.write(*service_entries(address, PORT, TCP, slots))
             with mesh.client.namespace.socket(family, STREAM) as client:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT
-                client.bind((str(mesh.client.v4 if family == V4 else mesh.client.v6), port))
+                client.bind((mesh.client.address(family), port))
                 client.connect((frontend, PORT))
                 port = client.getsockname()[1]
                 expected.settimeout(5)

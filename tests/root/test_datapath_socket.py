@@ -21,7 +21,7 @@ from meshd.daemon.podnamespaces import find_namespaces
 from meshd.daemon.underlay import netns_cookie
 from tests.support.netns import joined
 from tests.support.sockprog import load_program
-from tests.support.twonodes import TwoNodes, add_service, two_nodes
+from tests.support.twonodes import TwoNodes, add_service, pending, two_nodes
 
 pytestmark = pytest.mark.root
 
@@ -42,13 +42,6 @@ def opened(mesh: TwoNodes, family: int, kind: int) -> socket.socket:
         return mesh.client.namespace.socket(family, kind)
 
 
-def bound(mesh: TwoNodes, family: int, kind: int) -> socket.socket:
-    pod = mesh.server
-    server = pod.namespace.socket(family, kind)
-    server.bind((str(pod.v4 if family == socket.AF_INET else pod.v6), 0))
-    return server
-
-
 CASES = [
     pytest.param(socket.AF_INET, socket.AF_INET, "", id="v4"),
     pytest.param(socket.AF_INET6, socket.AF_INET6, "", id="v6"),
@@ -61,8 +54,7 @@ def test_tcp_connects_to_the_backend_and_sees_the_frontend(
     mesh: TwoNodes, client_family: int, server_family: int, prefix: str
 ) -> None:
     frontend = FRONTENDS["tcp4" if server_family == socket.AF_INET else "tcp6"]
-    with bound(mesh, server_family, socket.SOCK_STREAM) as server:
-        server.listen()
+    with mesh.server.bound(server_family, socket.SOCK_STREAM) as server:
         add_service(mesh.a, frontend, PORT, TCP, server.getsockname()[:2])
         with opened(mesh, client_family, socket.SOCK_STREAM) as client:
             client.connect((prefix + frontend, PORT))
@@ -80,7 +72,7 @@ def test_udp_reaches_the_backend_and_the_answer_comes_from_the_frontend(
 ) -> None:
     frontend = FRONTENDS["udp4" if server_family == socket.AF_INET else "udp6"]
     with (
-        bound(mesh, server_family, socket.SOCK_DGRAM) as server,
+        mesh.server.bound(server_family, socket.SOCK_DGRAM) as server,
         opened(mesh, client_family, socket.SOCK_DGRAM) as client,
     ):
         add_service(mesh.a, frontend, PORT, UDP, server.getsockname()[:2])
@@ -99,10 +91,8 @@ def test_udp_reaches_the_backend_and_the_answer_comes_from_the_frontend(
 
 
 def test_new_connections_spread_over_all_backends(mesh: TwoNodes) -> None:
-    servers = [bound(mesh, socket.AF_INET, socket.SOCK_STREAM) for _ in range(4)]
+    servers = [mesh.server.bound(socket.AF_INET) for _ in range(4)]
     hits = dict.fromkeys((server.getsockname()[1] for server in servers), 0)
-    for server in servers:
-        server.listen(200)
     add_service(mesh.a, "30.1.1.3", PORT, TCP, *(server.getsockname()[:2] for server in servers))
     clients = []
     try:
@@ -180,8 +170,7 @@ def test_other_destinations_and_other_cgroups_are_untouched(mesh: TwoNodes) -> N
     """The same address on another port or protocol is not ours. A socket outside the node's cgroup is not touched, its
     packets are (test_datapath_service_ct.py): so UDP to a TCP frontend goes nowhere.
     """
-    with bound(mesh, socket.AF_INET, socket.SOCK_STREAM) as server:
-        server.listen()
+    with mesh.server.bound(socket.AF_INET) as server:
         host, port = server.getsockname()
         add_service(mesh.a, host, port + 1 if port < 65535 else 1, TCP, (host, port))
         with opened(mesh, socket.AF_INET, socket.SOCK_STREAM) as client:
@@ -198,9 +187,7 @@ def test_other_destinations_and_other_cgroups_are_untouched(mesh: TwoNodes) -> N
 
 
 def test_a_pod_reaches_itself_through_the_service(mesh: TwoNodes) -> None:
-    with mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
-        server.bind((str(mesh.client.v4), 0))
-        server.listen()
+    with mesh.client.bound(socket.AF_INET) as server:
         add_service(mesh.a, "30.1.1.7", PORT, TCP, server.getsockname())
         with opened(mesh, socket.AF_INET, socket.SOCK_STREAM) as client:
             client.connect(("30.1.1.7", PORT))
@@ -211,8 +198,7 @@ def test_a_pod_reaches_itself_through_the_service(mesh: TwoNodes) -> None:
 
 def test_a_socket_of_the_node_itself_is_left_to_kube_proxy(mesh: TwoNodes) -> None:
     """In the same cgroup, but in the node's own namespace: nobody there could tunnel what goes to a remote backend."""
-    with bound(mesh, socket.AF_INET, socket.SOCK_STREAM) as server:
-        server.listen()
+    with mesh.server.bound(socket.AF_INET) as server:
         add_service(mesh.a, "30.1.1.6", PORT, TCP, server.getsockname())
         with joined(mesh.a.cgroup):
             own = mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_STREAM, timeout=0.2)
@@ -224,9 +210,7 @@ def test_a_socket_of_the_node_itself_is_left_to_kube_proxy(mesh: TwoNodes) -> No
 
 @pytest.fixture
 def servers(mesh: TwoNodes) -> Iterator[list[socket.socket]]:
-    made = [bound(mesh, socket.AF_INET, socket.SOCK_STREAM) for _ in range(4)]
-    for server in made:
-        server.listen(500)
+    made = [mesh.server.bound(socket.AF_INET) for _ in range(4)]
     yield made
     for server in made:
         server.close()
@@ -313,7 +297,7 @@ def test_a_client_stays_with_its_backend_until_that_leaves_or_the_time_is_out(
 
 
 def test_maglev_keeps_the_datagrams_of_one_socket_together(mesh: TwoNodes) -> None:
-    servers = [bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
+    servers = [mesh.server.bound(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(4)]
     endpoints = [(ip_address(s.getsockname()[0]), s.getsockname()[1], UDP) for s in servers]
     key = (ip_address("30.1.2.4"), PORT, UDP)
     numbers = list(range(2000, 2004))
@@ -327,7 +311,7 @@ def test_maglev_keeps_the_datagrams_of_one_socket_together(mesh: TwoNodes) -> No
             with opened(mesh, socket.AF_INET, socket.SOCK_DGRAM) as client:
                 for _ in range(10):
                     client.sendto(b"ask", ("30.1.2.4", PORT))
-                got = [_pending(server) for server in servers]
+                got = [pending(server) for server in servers]
                 assert sorted(got) == [0, 0, 0, 10]
                 used.add(got.index(10))
     finally:
@@ -337,17 +321,6 @@ def test_maglev_keeps_the_datagrams_of_one_socket_together(mesh: TwoNodes) -> No
     table = mesh.a.maps.dump("md_maglev")
     assert [len(value) for value in table.values()].count(251 * 4) == len(table)
     mesh.a.remove(maglev_entry(*key, b""))
-
-
-def _pending(server: socket.socket) -> int:
-    server.settimeout(0)
-    count = 0
-    while True:
-        try:
-            server.recv(100)
-        except BlockingIOError:
-            return count
-        count += 1
 
 
 def test_another_load_balancer_on_the_cgroup_or_above_it_is_named(mesh: TwoNodes) -> None:
@@ -386,8 +359,8 @@ def test_the_well_known_ones_are_named(mesh: TwoNodes, name: str, expected: str)
 def test_a_connected_udp_socket_to_a_backend_that_is_gone_can_be_aborted(mesh: TwoNodes) -> None:
     """What docs/global-services.md advises."""
     with (
-        bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) as first,
-        bound(mesh, socket.AF_INET, socket.SOCK_DGRAM) as other,
+        mesh.server.bound(socket.AF_INET, socket.SOCK_DGRAM) as first,
+        mesh.server.bound(socket.AF_INET, socket.SOCK_DGRAM) as other,
     ):
         add_service(mesh.a, "30.1.1.8", PORT, UDP, first.getsockname())
         with opened(mesh, socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -25,13 +25,6 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
         yield made
 
 
-def listening(pod: Pod, family: int) -> socket.socket:
-    server = pod.namespace.socket(family, socket.SOCK_STREAM)
-    server.bind((str(pod.v4 if family == socket.AF_INET else pod.v6), 0))
-    server.listen()
-    return server
-
-
 def connected(source: Pod, server: socket.socket) -> tuple[socket.socket, socket.socket, str]:
     """Client and accepted socket, and who the server sees."""
     client = source.namespace.socket(server.family, socket.SOCK_STREAM)
@@ -74,7 +67,7 @@ def drops(node: Node, reason: DropReason) -> int:
 @pytest.mark.parametrize(("family", "mss"), [(socket.AF_INET, 1410), (socket.AF_INET6, 1390)])
 def test_tcp_keeps_its_source_carries_the_identity_and_is_never_cut(mesh: TwoNodes, family: int, mss: int) -> None:
     client_address = mesh.client.v4 if family == socket.AF_INET else mesh.client.v6
-    with listening(mesh.server, family) as server, capturing(mesh.switch, "to-a") as capture:
+    with mesh.server.bound(family) as server, capturing(mesh.switch, "to-a") as capture:
         client, accepted, peer = connected(mesh.client, server)
         with client, accepted:
             assert ip_address(peer) == client_address
@@ -97,7 +90,7 @@ def test_udp_reaches_the_other_cluster_and_is_answered(mesh: TwoNodes, family: i
     server = mesh.server.namespace.socket(family, socket.SOCK_DGRAM)
     client = mesh.client.namespace.socket(family, socket.SOCK_DGRAM)
     with server, client:
-        server.bind((str(mesh.server.v4 if family == socket.AF_INET else mesh.server.v6), 0))
+        server.bind((mesh.server.address(family), 0))
         client.sendto(b"ping", server.getsockname()[:2])
         data, peer = server.recvfrom(100)
         server.sendto(data + b"-pong", peer)
@@ -119,7 +112,7 @@ def test_a_datagram_that_does_not_fit_is_refused_with_the_right_size(mesh: TwoNo
     client = mesh.client.namespace.socket(family, socket.SOCK_DGRAM)
     before = drops(mesh.a, DropReason.TOO_BIG)
     with server, client, capturing(mesh.switch, "to-a") as capture:
-        server.bind((str(mesh.server.v4 if family == socket.AF_INET else mesh.server.v6), 0))
+        server.bind((mesh.server.address(family), 0))
         client.connect(server.getsockname()[:2])
         client.setsockopt(*((0, 10, 2) if family == socket.AF_INET else (41, 23, 2)))  # *_MTU_DISCOVER, DO
         client.send(bytes(fits + 1))
@@ -157,7 +150,7 @@ def test_the_underlay_may_be_ipv6(mesh: TwoNodes) -> None:
         node.write(by_tunnel(node, other, sixes[other.name]))
         node.write(entries.ipcache_entry(pod.v4, identity=pod.identity, tunnel=sixes[other.name], remote=True))
     try:
-        with listening(mesh.server, socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:
+        with mesh.server.bound(socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:
             client, accepted, peer = connected(mesh.client, server)
             with client, accepted:
                 assert peer == str(mesh.client.v4)
@@ -201,7 +194,7 @@ def test_an_unknown_source_is_counted_and_delivered(mesh: TwoNodes) -> None:
     before = drops(mesh.b, DropReason.UNVERIFIED)
     mesh.b.remove(entry)
     try:
-        with listening(mesh.server, socket.AF_INET) as server:
+        with mesh.server.bound(socket.AF_INET) as server:
             client, accepted, peer = connected(mesh.client, server)
             with client, accepted:
                 assert peer == str(mesh.client.v4)
@@ -224,7 +217,7 @@ def test_a_cidr_leads_to_its_node_and_an_unknown_pod_there_is_counted(mesh: TwoN
 
 def test_what_is_not_for_the_mesh_stays_with_the_cni(mesh: TwoNodes) -> None:
     """Pod to pod of one node, and pod to another node's address: routed and masqueraded as before."""
-    with listening(mesh.bystander, socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:
+    with mesh.bystander.bound(socket.AF_INET) as server, capturing(mesh.switch, "to-a") as capture:
         client, accepted, _ = connected(mesh.client, server)
         client.close()
         accepted.close()

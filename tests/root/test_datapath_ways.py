@@ -17,7 +17,7 @@ from datapath.attach import attach_network
 from datapath.entries import Direct, Entry
 from datapath.layout import DropReason
 from tests.support.capture import Capture, capturing, tunnelled
-from tests.support.twonodes import CLUSTER_IDS, TUNNEL_PORT, Node, Pod, TwoNodes, by_tunnel, two_nodes
+from tests.support.twonodes import CLUSTER_IDS, TUNNEL_PORT, Node, TwoNodes, by_tunnel, two_nodes
 
 pytestmark = pytest.mark.root
 SIXES = {"a": IPv6Address("fd00:172::1"), "b": IPv6Address("fd00:172::2")}
@@ -63,17 +63,6 @@ def direct(mesh: TwoNodes, *, mtu: int = 1500) -> Iterator[None]:
         mesh.b.write(by_tunnel(mesh.b, mesh.a))
 
 
-def address(pod: Pod, family: int) -> str:
-    return str(pod.v4 if family == socket.AF_INET else pod.v6)
-
-
-def listening(pod: Pod, family: int) -> socket.socket:
-    server = pod.namespace.socket(family, socket.SOCK_STREAM)
-    server.bind((address(pod, family), 0))
-    server.listen()
-    return server
-
-
 def inner(capture: Capture) -> list[object]:
     return [seen for frame in capture.seen() if (seen := tunnelled(frame, TUNNEL_PORT))]
 
@@ -102,12 +91,12 @@ def pump(sender: socket.socket, receiver: socket.socket, stop: threading.Event) 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_direct_packets_keep_their_source_and_need_no_tunnel(mesh: TwoNodes, family: int) -> None:
-    with direct(mesh), listening(mesh.server, family) as server, capturing(mesh.switch, "to-a") as capture:
+    with direct(mesh), mesh.server.bound(family) as server, capturing(mesh.switch, "to-a") as capture:
         with mesh.client.namespace.socket(family, socket.SOCK_STREAM) as client:
             client.connect(server.getsockname()[:2])
             accepted, peer = server.accept()
             with accepted:
-                assert peer[0] == address(mesh.client, family)
+                assert peer[0] == mesh.client.address(family)
                 client.sendall(b"there")
                 assert accepted.recv(100) == b"there"
                 accepted.sendall(b"back")
@@ -116,7 +105,7 @@ def test_direct_packets_keep_their_source_and_need_no_tunnel(mesh: TwoNodes, fam
 
 
 def test_a_transfer_lives_while_each_side_goes_direct_and_back_at_its_own_time(mesh: TwoNodes) -> None:
-    with listening(mesh.server, socket.AF_INET) as server:
+    with mesh.server.bound(socket.AF_INET) as server:
         client = mesh.client.namespace.socket(socket.AF_INET, socket.SOCK_STREAM)
         client.connect(server.getsockname())
         accepted, _ = server.accept()

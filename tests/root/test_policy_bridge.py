@@ -88,9 +88,7 @@ def reaches(source: Pod, server: socket.socket, *, within: float = 5.0) -> bool:
 @BOTH
 def test_pods_of_one_bridge_are_judged_at_their_ports(node: Node, family: int) -> None:
     server, friend, stranger = (node.pods[name] for name in NAMES)
-    with closing(server.namespace.socket(family, socket.SOCK_STREAM)) as listener:
-        listener.bind((str(server.v4 if family == V4 else server.v6), 0))
-        listener.listen()
+    with server.bound(family) as listener:
         assert reaches(friend, listener)
         assert reaches(stranger, listener)
         block = Block(TCP, listener.getsockname()[1], 24)

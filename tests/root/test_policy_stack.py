@@ -4,7 +4,7 @@ to each other, and both apply. The topology is drawn in tests/support/twonodes.p
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from ipaddress import IPv6Address
 
@@ -83,14 +83,6 @@ def forbid(node: Node, pod: Pod, family: int) -> None:
     node.namespace.run("nft", f"add rule inet theirs forward {version} daddr {address} counter drop")
 
 
-@contextmanager
-def listening(pod: Pod, family: int) -> Iterator[socket.socket]:
-    with closing(pod.namespace.socket(family, socket.SOCK_STREAM)) as server:
-        server.bind((str(pod.v4 if family == V4 else pod.v6), 0))
-        server.listen()
-        yield server
-
-
 def talks(source: Pod, target: tuple[str, int], server: socket.socket, *, within: float = PATIENCE_S) -> bool:
     """A connection is made and carries a lot both ways, from the pod's own address; a drop is silence."""
     payload = bytes(200_000)
@@ -114,7 +106,7 @@ def talks(source: Pod, target: tuple[str, int], server: socket.socket, *, within
 @BOTH
 @pytest.mark.parametrize("where", [lambda mesh: mesh.a, lambda mesh: mesh.b], ids=["sender", "receiver"])
 def test_rules_of_the_cni_and_ours_both_apply(mesh: TwoNodes, where: Callable[[TwoNodes], Node], family: int) -> None:
-    with listening(mesh.server, family) as server:
+    with mesh.server.bound(family) as server:
         target = server.getsockname()[:2]
         police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity), closed=(INGRESS,))
         send_through_stack(mesh)
@@ -135,7 +127,7 @@ def rules(node: Node) -> list[str]:
 @BOTH
 def test_a_backend_of_another_cluster_is_seen_by_its_own_address(mesh: TwoNodes, family: int) -> None:
     frontend = "30.7.1.1" if family == V4 else "fd00:30::71"
-    with listening(mesh.server, family) as server:
+    with mesh.server.bound(family) as server:
         add_service(mesh.a, frontend, 80, TCP, server.getsockname()[:2])
         send_through_stack(mesh)
         assert talks(mesh.client, (frontend, 80), server)
@@ -145,7 +137,7 @@ def test_a_backend_of_another_cluster_is_seen_by_its_own_address(mesh: TwoNodes,
 
 @BOTH
 def test_without_it_they_see_nothing_of_other_clusters(mesh: TwoNodes, family: int) -> None:
-    with listening(mesh.server, family) as server:
+    with mesh.server.bound(family) as server:
         for node in (mesh.a, mesh.b):
             forbid(node, mesh.server, family)
         assert talks(mesh.client, server.getsockname()[:2], server)

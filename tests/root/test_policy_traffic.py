@@ -3,7 +3,7 @@
 import errno
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from ipaddress import ip_network
 
 import pytest
@@ -36,18 +36,6 @@ def mesh(made: TwoNodes) -> Iterator[TwoNodes]:
             release(node, pod)
 
 
-def address(pod: Pod, family: int) -> str:
-    return str(pod.v4 if family == socket.AF_INET else pod.v6)
-
-
-@contextmanager
-def listening(pod: Pod, family: int) -> Iterator[socket.socket]:
-    with closing(pod.namespace.socket(family, socket.SOCK_STREAM)) as server:
-        server.bind((address(pod, family), 0))
-        server.listen()
-        yield server
-
-
 def reaches(source: Pod, server: socket.socket, target: tuple[str, int] | None = None) -> bool:
     """A connection is made and echoes; a drop is silence."""
     with closing(source.namespace.socket(server.family, socket.SOCK_STREAM, timeout=0.7)) as client:
@@ -75,7 +63,7 @@ def echoes(client: socket.socket, accepted: socket.socket) -> bool:
 
 @BOTH
 def test_ingress_lets_in_who_is_allowed_on_the_port_that_is(mesh: TwoNodes, family: int) -> None:
-    with listening(mesh.server, family) as open_port, listening(mesh.server, family) as other_port:
+    with mesh.server.bound(family) as open_port, mesh.server.bound(family) as other_port:
         block = Block(TCP, open_port.getsockname()[1], 24)
         police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity, block))
         before = mesh.b.maps.drops()[DropReason.POLICY_CLOSED]
@@ -87,7 +75,7 @@ def test_ingress_lets_in_who_is_allowed_on_the_port_that_is(mesh: TwoNodes, fami
 
 @BOTH
 def test_egress_by_tunnel_and_to_a_pod_of_the_same_node(mesh: TwoNodes, family: int) -> None:
-    with listening(mesh.server, family) as far, listening(mesh.bystander, family) as near:
+    with mesh.server.bound(family) as far, mesh.bystander.bound(family) as near:
         assert reaches(mesh.client, far)
         assert reaches(mesh.client, near)
         police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.server.identity), closed=(EGRESS,))
@@ -102,7 +90,7 @@ def test_egress_by_tunnel_and_to_a_pod_of_the_same_node(mesh: TwoNodes, family: 
 def test_answers_of_a_backend_pass_to_a_closed_pod_that_asked_the_frontend(mesh: TwoNodes, backend: str) -> None:
     """Translated per packet, the answer comes from the frontend; the policy is about the backend, both ways."""
     pod = mesh.server if backend == "far" else mesh.bystander
-    with listening(pod, socket.AF_INET) as server:
+    with pod.bound(socket.AF_INET) as server:
         made = add_service(mesh.a, "30.1.0.77", 80, 6, (str(pod.v4), server.getsockname()[1]))
         try:
             police(mesh.a, mesh.client, allow(mesh.client, EGRESS, pod.identity))
@@ -118,7 +106,7 @@ def test_answers_of_a_backend_pass_to_a_closed_pod_that_asked_the_frontend(mesh:
 
 @BOTH
 def test_ingress_of_what_the_stack_delivers(mesh: TwoNodes, family: int) -> None:
-    with listening(mesh.bystander, family) as near:
+    with mesh.bystander.bound(family) as near:
         police(mesh.a, mesh.bystander, closed=(INGRESS,))
         assert not reaches(mesh.client, near)
         police(mesh.a, mesh.bystander, allow(mesh.bystander, INGRESS, mesh.client.identity), closed=(INGRESS,))
@@ -129,7 +117,7 @@ def test_ingress_of_what_the_stack_delivers(mesh: TwoNodes, family: int) -> None
 def test_a_connection_lives_through_changes_that_allow_it_and_ends_with_one_that_does_not(
     mesh: TwoNodes, family: int
 ) -> None:
-    with listening(mesh.server, family) as server:
+    with mesh.server.bound(family) as server:
         everything = allow(mesh.server, INGRESS, mesh.client.identity)
         police(mesh.b, mesh.server, everything)
         with closing(mesh.client.namespace.socket(family, socket.SOCK_STREAM)) as client:
@@ -147,7 +135,7 @@ def test_a_connection_lives_through_changes_that_allow_it_and_ends_with_one_that
 
 
 def test_audit_lets_pass_and_counts(mesh: TwoNodes) -> None:
-    with listening(mesh.server, socket.AF_INET) as server:
+    with mesh.server.bound(socket.AF_INET) as server:
         police(mesh.b, mesh.server, audit=True)
         before = mesh.b.maps.drops()[DropReason.POLICY_AUDITED]
         assert reaches(mesh.client, server)
@@ -170,7 +158,7 @@ def test_a_closed_pod_hears_that_its_datagram_is_too_big(mesh: TwoNodes) -> None
 
 def test_policies_of_the_cni_apply_as_well_to_what_passes_the_stack(mesh: TwoNodes) -> None:
     cni = mesh.a.namespace
-    with listening(mesh.bystander, socket.AF_INET) as near:
+    with mesh.bystander.bound(socket.AF_INET) as near:
         police(mesh.a, mesh.bystander, allow(mesh.bystander, INGRESS, mesh.client.identity), closed=(INGRESS,))
         assert reaches(mesh.client, near)
         cni.run("nft", "add table ip theirs; add chain ip theirs forward { type filter hook forward priority 0; }")
@@ -186,7 +174,7 @@ def test_policies_of_the_cni_apply_as_well_to_what_passes_the_stack(mesh: TwoNod
 def test_a_cluster_ip_that_kube_proxy_translates_is_judged_as_the_address_asked_for(mesh: TwoNodes) -> None:
     """Whoever may reach the backend does not by that reach the ClusterIP: closed, until its address is allowed."""
     node, address, number = mesh.a, "30.8.1.1", CIDR_NUMBER
-    with listening(mesh.bystander, socket.AF_INET) as server:
+    with mesh.bystander.bound(socket.AF_INET) as server:
         backend = "{}:{}".format(*server.getsockname())
         node.namespace.run(
             "nft", "add table ip kube; add chain ip kube pre { type nat hook prerouting priority -100; }"

@@ -74,18 +74,6 @@ def direct(mesh: TwoNodes) -> Iterator[None]:
         mesh.b.write(by_tunnel(mesh.b, mesh.a))
 
 
-def address(pod: Pod, family: int) -> str:
-    return str(pod.v4 if family == V4 else pod.v6)
-
-
-@contextmanager
-def listening(pod: Pod, family: int) -> Iterator[socket.socket]:
-    with closing(pod.namespace.socket(family, socket.SOCK_STREAM)) as server:
-        server.bind((address(pod, family), 0))
-        server.listen()
-        yield server
-
-
 def reaches(
     source: Pod, target: tuple[str, int], family: int, *, cgroup: Path | None = None, within: float = 5.0
 ) -> bool:
@@ -102,7 +90,7 @@ def reaches(
 
 @BOTH
 def test_direct_packets_are_judged_where_they_leave_and_where_they_arrive(mesh: TwoNodes, family: int) -> None:
-    with direct(mesh), listening(mesh.server, family) as server:
+    with direct(mesh), mesh.server.bound(family) as server:
         target = server.getsockname()[:2]
         assert reaches(mesh.client, target, family)
         block = Block(TCP, target[1], 24)
@@ -118,7 +106,7 @@ def test_direct_packets_are_judged_where_they_leave_and_where_they_arrive(mesh: 
 
 @BOTH
 def test_connections_under_policy_live_while_the_way_changes(mesh: TwoNodes, family: int) -> None:
-    with listening(mesh.server, family) as server:
+    with mesh.server.bound(family) as server:
         police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity))
         police(mesh.a, mesh.client, allow(mesh.client, EGRESS, mesh.server.identity))
         with closing(mesh.client.namespace.socket(family, socket.SOCK_STREAM)) as client:
@@ -145,7 +133,7 @@ def test_behind_a_service_the_backend_is_judged(mesh: TwoNodes, choose: Choose, 
     backend = choose(mesh)
     node = mesh.b if backend is mesh.server else mesh.a
     cgroup = mesh.a.cgroup if by == "socket" else None
-    with listening(backend, family) as server:
+    with backend.bound(family) as server:
         port = server.getsockname()[1]
         add_service(mesh.a, FRONTEND[family], PORT, TCP, server.getsockname()[:2])
         target = FRONTEND[family], PORT
@@ -173,7 +161,7 @@ def test_datagrams_and_their_answers(
     mesh: TwoNodes, way: Callable[[TwoNodes], AbstractContextManager[None]], family: int
 ) -> None:
     with way(mesh), closing(mesh.server.namespace.socket(family, socket.SOCK_DGRAM, timeout=5)) as server:
-        server.bind((address(mesh.server, family), 0))
+        server.bind((mesh.server.address(family), 0))
         block = Block(UDP, server.getsockname()[1], 24)
         police(mesh.b, mesh.server, allow(mesh.server, INGRESS, mesh.client.identity, block))
         for pod, passes in ((mesh.client, True), (mesh.bystander, False)):

@@ -12,6 +12,7 @@
         fd00:1::1    fd00:1::2       fd00:2::1
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,17 @@ class Pod:
     v4: IPv4Address
     v6: IPv6Address
     identity: int
+
+    def address(self, family: int) -> str:
+        return str(self.v4 if family == socket.AF_INET else self.v6)
+
+    def bound(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket at the pod's address and a free port; a stream listens."""
+        server = self.namespace.socket(family, kind)
+        server.bind((self.address(family), 0))
+        if kind == socket.SOCK_STREAM:
+            server.listen(500)
+        return server
 
 
 @dataclass
@@ -206,3 +218,15 @@ def cidr(node: Node, prefix: str, tunnel: IPv4Address | IPv6Address | None, iden
     entry = entries.cidr_entry(ip_network(prefix), identity=identity, tunnel=tunnel, remote=True)
     node.write(entry)
     return entry
+
+
+def pending(server: socket.socket) -> int:
+    """How many datagrams have come to it that nobody has read; they are read."""
+    server.settimeout(0)
+    count = 0
+    while True:
+        try:
+            server.recv(100)
+        except BlockingIOError:
+            return count
+        count += 1
