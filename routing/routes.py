@@ -6,17 +6,18 @@ calling thread.
 """
 
 import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from routing.hostroute import HostRoute
 from routing.routesocket import RouteSocket
-from routing.rtnetlink import FAMILIES, KernelRoute
+from routing.rtnetlink import FAMILIES, UNICAST, KernelRoute
 from wire.records import IPNetwork
 
 PROTOCOL = 109
@@ -25,7 +26,6 @@ METRIC = 32109
 TABLE = 109
 RULE_PRIORITY = 32109
 _MAIN = 254
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 
 
 class RouteError(Exception):
@@ -69,39 +69,35 @@ class HostRoutes:
         return found
 
     def upsert(self, routes: Iterable[HostRoute]) -> None:
-        """Raises RouteError at the first that the kernel refuses; those before it stand."""
-        written: list[HostRoute] = []
-        with _named("routes"), IPRoute() as ipr, RouteSocket() as asked:
-            try:
-                for route in routes:
-                    try:
-                        ipr.route("replace", **_attributes(route, _MAIN))
-                    except NetlinkError as error:
-                        why = f"route {route}: {error}; is its device up and its next hop on-link?"
-                        raise RouteError(why) from error
-                    written.append(route)
-            finally:
-                if _settle(ipr, asked, written) or not self._has_settled:  # who was here before may have left a rule
-                    _drop_idle_rules(ipr, asked)
-                self._has_settled = True
+        """Raises RouteError of the first that the kernel refuses; all others stand."""
+        wanted = list(routes)
+        with _named("routes"), RouteSocket() as kernel:
+            codes = kernel.replace([_encode(route, _MAIN) for route in wanted], priority=METRIC)
+            refused = {route: code for route, code in zip(wanted, codes, strict=True) if code}
+            moved = _settle(kernel, [route for route in wanted if route not in refused])
+            if moved or not self._has_settled:  # who was here before may have left a rule
+                _drop_idle_rules(kernel)
+            self._has_settled = True
+        for route, code in refused.items():
+            why = f"route {route}: {os.strerror(code)}; is its device up and its next hop on-link?"
+            raise RouteError(why)
 
     def delete(self, prefixes: Iterable[IPNetwork]) -> None:
         """Absent is success. Raises RouteError."""
-        with IPRoute() as ipr, RouteSocket() as routes:
-            for prefix in prefixes:
-                with _named(f"route to {prefix}"):
-                    for table in (_MAIN, TABLE):
-                        _delete(ipr, prefix, table)
-            _drop_idle_rules(ipr, routes)
+        gone = list(prefixes)
+        with _named("routes"), RouteSocket() as kernel:
+            _delete(kernel, gone, _MAIN)
+            _delete(kernel, gone, TABLE)
+            _drop_idle_rules(kernel)
 
 
 def remove_routes() -> tuple[str, ...]:
     """Every route and rule of ours goes; what went, as text. What others have in our table stays."""
     removed = []
-    with IPRoute() as ipr, RouteSocket() as routes:
+    with IPRoute() as ipr, RouteSocket() as kernel:
         for version, family in FAMILIES.items():
-            for route in _own_routes(routes, version):
-                _delete(ipr, route.prefix, route.table)
+            for route in _own_routes(kernel, version):
+                _delete(kernel, [route.prefix], route.table)
                 removed.append(f"route {route.prefix}")
             for rule in _own_rules(ipr, family):
                 ipr.rule("del", **_rule(family))
@@ -118,19 +114,20 @@ def _held(routes: RouteSocket, version: int) -> set[IPNetwork]:
     return {route.prefix for route in routes.dump(version, table=_MAIN) if route.protocol != PROTOCOL}
 
 
-def _settle(ipr: IPRoute, asked: RouteSocket, written: Sequence[HostRoute]) -> bool:
+def _settle(kernel: RouteSocket, written: Sequence[HostRoute]) -> bool:
     """Those of the main table that stand behind somebody else's move to our own, all others are there only. There is no
     moment without a route: the new one stands before the old one goes. True if there were any in our own table.
     """
-    held = _hidden(asked, [route.prefix for route in written])
-    aside = {route.prefix for version in FAMILIES for route in asked.dump(version, table=TABLE, protocol=PROTOCOL)}
-    for route in written:
-        if route.prefix in held:
-            _ensure_rule(ipr, route.prefix.version)
-            ipr.route("replace", **_attributes(route, TABLE))
-            _delete(ipr, route.prefix, _MAIN)
-        elif route.prefix in aside:
-            _delete(ipr, route.prefix, TABLE)
+    held = _hidden(kernel, [route.prefix for route in written])
+    aside = {route.prefix for version in FAMILIES for route in kernel.dump(version, table=TABLE, protocol=PROTOCOL)}
+    behind = [route for route in written if route.prefix in held]
+    for version in {route.prefix.version for route in behind}:
+        _ensure_rule(version)
+    for route, code in zip(behind, kernel.replace([_encode(route, TABLE) for route in behind]), strict=True):
+        if code:
+            raise RouteError(f"route {route} in table {TABLE}: {os.strerror(code)}")
+    _delete(kernel, [route.prefix for route in behind], _MAIN)
+    _delete(kernel, [route.prefix for route in written if route.prefix in aside - held], TABLE)
     return bool(aside)
 
 
@@ -153,13 +150,12 @@ def _hidden(asked: RouteSocket, prefixes: Sequence[IPNetwork]) -> set[IPNetwork]
     return found
 
 
-def _delete(ipr: IPRoute, prefix: IPNetwork, table: int) -> None:
+def _delete(kernel: RouteSocket, prefixes: Sequence[IPNetwork], table: int) -> None:
     """Absent is success."""
-    try:
-        ipr.route("del", **_target(prefix, table))
-    except NetlinkError as error:
-        if error.code != errno.ESRCH:
-            raise
+    ours = [_placed(prefix, table) for prefix in prefixes]
+    for prefix, code in zip(prefixes, kernel.delete(ours), strict=True):
+        if code not in (0, errno.ESRCH):
+            raise RouteError(f"route to {prefix}: {os.strerror(code)}")
 
 
 def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
@@ -170,49 +166,41 @@ def _own_rules(ipr: IPRoute, family: int) -> list[Mapping[str, int]]:
     return found
 
 
-def _target(prefix: IPNetwork, table: int) -> dict[str, Any]:
-    """What names a route of ours for removal, whatever its scope."""
-    family = FAMILIES[prefix.version]
-    return {"dst": str(prefix), "family": family, "table": table, "proto": PROTOCOL, "scope": _SCOPE_ANY}
-
-
 def _rule(family: int) -> dict[str, int]:
     return {"family": family, "table": TABLE, "priority": RULE_PRIORITY, "FRA_PROTOCOL": PROTOCOL}
 
 
-def _ensure_rule(ipr: IPRoute, version: int) -> None:
+def _ensure_rule(version: int) -> None:
     family = FAMILIES[version]
-    if not _own_rules(ipr, family):
-        ipr.rule("add", **_rule(family))
+    with IPRoute() as ipr:
+        if not _own_rules(ipr, family):
+            ipr.rule("add", **_rule(family))
 
 
-def _drop_idle_rules(ipr: IPRoute, routes: RouteSocket) -> None:
+def _drop_idle_rules(kernel: RouteSocket) -> None:
     """A rule that leads to none of our routes costs every packet of the node, for nothing."""
-    for version, family in FAMILIES.items():
-        rules = _own_rules(ipr, family)
-        if rules and not routes.dump(version, table=TABLE, protocol=PROTOCOL):
-            for _ in rules:
-                ipr.rule("del", **_rule(family))
+    with IPRoute() as ipr:
+        for version, family in FAMILIES.items():
+            rules = _own_rules(ipr, family)
+            if rules and not kernel.dump(version, table=TABLE, protocol=PROTOCOL):
+                for _ in rules:
+                    ipr.rule("del", **_rule(family))
 
 
-def _attributes(route: HostRoute, table: int) -> dict[str, Any]:
-    words: dict[str, Any] = {
-        "dst": str(route.prefix),
-        "family": FAMILIES[route.prefix.version],
-        "oif": route.ifindex,
-        "table": table,
-        "proto": PROTOCOL,
-        "scope": _SCOPE_UNIVERSE if route.gateway or route.prefix.version == 6 else _SCOPE_LINK,
-    }
-    if table == _MAIN:
-        words["priority"] = METRIC
-    if route.gateway is not None:
-        words["gateway"] = str(route.gateway)
-    if route.source is not None:
-        words["prefsrc"] = str(route.source)
-    if route.mtu:
-        words["metrics"] = {"mtu": route.mtu}
-    return words
+def _placed(prefix: IPNetwork, table: int) -> KernelRoute:
+    """A route of ours by where it stands."""
+    destination = prefix.network_address.packed
+    return KernelRoute(prefix.version, prefix.prefixlen, table, PROTOCOL, UNICAST, destination, b"", b"", 0, ())
+
+
+def _encode(route: HostRoute, table: int) -> KernelRoute:
+    return replace(
+        _placed(route.prefix, table),
+        gateway=route.gateway.packed if route.gateway else b"",
+        source=route.source.packed if route.source else b"",
+        mtu=route.mtu,
+        devices=(route.ifindex,),
+    )
 
 
 def _decode(route: KernelRoute) -> HostRoute:

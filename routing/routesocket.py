@@ -1,10 +1,11 @@
-"""Asks the kernel for routes, many at once. In the network namespace of the calling thread."""
+"""Asks the kernel for routes and changes them, many at once. In the network namespace of the calling thread."""
 
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Self
 
 from routing.rtnetlink import (
@@ -13,10 +14,12 @@ from routing.rtnetlink import (
     INTERRUPTED,
     NEWROUTE,
     KernelRoute,
+    delete_request,
     dump_request,
     error_of,
     messages,
     parse_route,
+    replace_request,
     way_request,
 )
 from wire.records import IPAddress
@@ -58,6 +61,26 @@ class RouteSocket:
                 for kind, _, number, body in messages(self._socket.recv(_BYTES)):
                     if (address := waited.pop(number, None)) is not None:
                         yield address, parse_route(body) if kind == NEWROUTE else None
+
+    def replace(self, routes: Sequence[KernelRoute], *, priority: int = 0) -> list[int]:
+        """Whatever stands in the place of each goes; an errno for each, 0 for those that stand."""
+        return list(self._change(routes, partial(replace_request, priority=priority)))
+
+    def delete(self, routes: Sequence[KernelRoute]) -> list[int]:
+        """An errno for each, 0 for those that went."""
+        return list(self._change(routes, delete_request))
+
+    def _change(self, routes: Sequence[KernelRoute], request: Callable[[KernelRoute, int], bytes]) -> Iterator[int]:
+        for first in range(0, len(routes), _AT_ONCE):
+            asked = dict(enumerate(routes[first : first + _AT_ONCE], self._number + 1))
+            self._number += len(asked)
+            self._socket.send(b"".join(request(route, number) for number, route in asked.items()))
+            codes: dict[int, int] = {}
+            while len(codes) < len(asked):
+                for kind, _, number, body in messages(self._socket.recv(_BYTES)):
+                    if kind == ERROR and number in asked:
+                        codes[number] = error_of(body)
+            yield from map(codes.__getitem__, asked)
 
     def dump(self, version: int, *, table: int = 0, protocol: int = 0, device: int = 0) -> list[KernelRoute]:
         """All routes of these (0: of any)."""

@@ -1,6 +1,7 @@
-"""The kernel's messages of routes, and the questions for them (rtnetlink(7), linux/rtnetlink.h). Pure.
+"""The kernel's messages of routes, the questions for them, and how they are changed (rtnetlink(7), linux/rtnetlink.h).
+Pure.
 
-pyroute2 takes 0.1 ms to decode a route, which is too much where a node has 25 000 of them, and an event asks.
+pyroute2 takes 0.1 ms to decode a route and 0.4 to write one, which is too much where a node has 25 000 of them.
 """
 
 import struct
@@ -18,7 +19,7 @@ INTERRUPTED = 0x10
 FAMILIES = {4: 2, 6: 10}
 UNICAST = 1
 _VERSIONS = {family: version for version, family in FAMILIES.items()}
-_REQUEST, _DUMP = 0x1, 0x300
+_REQUEST, _ACK, _DUMP, _REPLACE, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x400
 _MATCH = {4: 0x2000 | 0x1000, 6: 0x2000}  # RTM_F_FIB_MATCH: tell the route itself; RTM_F_LOOKUP_TABLE: and its table
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=8BI")
@@ -26,7 +27,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 _NEXT_HOP = struct.Struct("=HBBi")
 _NUMBER = struct.Struct("=I")
 _ERRNO = struct.Struct("=i")
-_DST, _OIF, _GATEWAY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 7, 8, 9, 15, 18
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 8, 9, 15, 18
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 _METRIC_MTU = 2
 _DEAD = 0x1 | 0x10  # RTNH_F_DEAD, RTNH_F_LINKDOWN
 _KIND = 0x3FFF  # the rest are flags
@@ -135,12 +137,34 @@ def dump_request(version: int, number: int, *, table: int = 0, protocol: int = 0
     return _message(number, _REQUEST | _DUMP, body + (_attribute(_OIF, _NUMBER.pack(device)) if device else b""))
 
 
+def replace_request(route: KernelRoute, number: int, *, priority: int = 0) -> bytes:
+    """The route shall stand, in the place of what has its prefix, table and priority. The answer is an ERROR of 0."""
+    scope = _SCOPE_UNIVERSE if route.gateway or route.version == 6 else _SCOPE_LINK
+    body = _place(route, scope) + b"".join(_attribute(_OIF, _NUMBER.pack(device)) for device in route.devices)
+    body += _attribute(_PRIORITY, _NUMBER.pack(priority)) if priority else b""
+    body += _attribute(_GATEWAY, route.gateway) if route.gateway else b""
+    body += _attribute(_PREFSRC, route.source) if route.source else b""
+    body += _attribute(_METRICS, _attribute(_METRIC_MTU, _NUMBER.pack(route.mtu))) if route.mtu else b""
+    return _message(number, _REQUEST | _ACK | _REPLACE | _CREATE, body, NEWROUTE)
+
+
+def delete_request(route: KernelRoute, number: int) -> bytes:
+    """The first route of its prefix, table, protocol and kind shall go. The answer is an ERROR, 0 if there was one."""
+    return _message(number, _REQUEST | _ACK, _place(route, _SCOPE_ANY), DELROUTE)
+
+
+def _place(route: KernelRoute, scope: int) -> bytes:
+    family, small = FAMILIES[route.version], route.table if route.table < 256 else 0
+    body = _ROUTE.pack(family, route.bits, 0, 0, small, route.protocol, scope, route.kind, 0)
+    return body + _attribute(_DST, route.destination) + _attribute(_TABLE, _NUMBER.pack(route.table))
+
+
 def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
 
 
-def _message(number: int, flags: int, body: bytes) -> bytes:
-    return _HEADER.pack(_HEADER.size + len(body), GETROUTE, flags, number, 0) + body
+def _message(number: int, flags: int, body: bytes, kind: int = GETROUTE) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
 
 
 def error_of(body: bytes) -> int:

@@ -230,6 +230,18 @@ def test_a_route_that_the_kernel_refuses_is_named(node: Namespace) -> None:
     node.call(lambda: HostRoutes().delete([PREFIXES[0]]))
 
 
+def test_a_route_that_is_refused_costs_no_other_one(node: Namespace) -> None:
+    """More than one datagram of them; what is absent may be removed."""
+    eth0, routes = index(node, "eth0"), HostRoutes()
+    wanted = [HostRoute(ip_network(f"20.0.{number}.0/24"), eth0) for number in range(100)]
+    bad = HostRoute(ip_network("20.1.0.0/24"), eth0, gateway=ip_address("192.0.2.1"))
+    with pytest.raises(RouteError, match=r"20.1.0.0/24"):
+        node.call(lambda: routes.upsert([*wanted[:50], bad, *wanted[50:]]))
+    assert node.call(routes.dump) == {route.prefix: route for route in wanted}
+    node.call(lambda: routes.delete([bad.prefix, *(route.prefix for route in wanted[1:])]))
+    assert set(node.call(routes.dump)) == {wanted[0].prefix}
+
+
 def test_the_way_to_a_node(node: Namespace) -> None:
     eth0 = index(node, "eth0")
     node.ip("route", "add", "192.0.2.0/24", "via", "172.18.2.11", "mtu", "1400")

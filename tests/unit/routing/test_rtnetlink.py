@@ -5,7 +5,15 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from routing.rtnetlink import KernelRoute, attributes, messages, parse_route, way_request
+from routing.rtnetlink import (
+    KernelRoute,
+    attributes,
+    delete_request,
+    messages,
+    parse_route,
+    replace_request,
+    way_request,
+)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -66,3 +74,24 @@ def test_what_is_cut_short_ends() -> None:
 def test_questions_are_numbered() -> None:
     several = way_request(ip_address("192.0.2.1"), 7) + way_request(ip_address("fd00::1"), 8, match=True)
     assert [(kind, number) for kind, _, number, _ in messages(several)] == [(26, 7), (26, 8)]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "gateway", "source", "mtu", "table"),
+    [
+        ("20.0.0.0/24", "192.0.2.1", "192.0.2.7", 1400, 109),
+        ("20.0.0.0/24", "", "", 0, 1 << 20),
+        ("fd00:20::/64", "fd00::1", "fd00::7", 1280, 254),
+    ],
+)
+def test_a_route_is_written_as_it_is_read(prefix: str, gateway: str, source: str, mtu: int, table: int) -> None:
+    network = ip_network(prefix)
+    ends = [ip_address(text).packed if text else b"" for text in (gateway, source)]
+    packed = network.network_address.packed
+    route = KernelRoute(network.version, network.prefixlen, table, 109, 1, packed, *ends, mtu, (5,))
+    ((kind, _, number, text),) = messages(replace_request(route, 3, priority=7))
+    assert (kind, number, parse_route(text)) == (24, 3, route)
+    assert dict(attributes(text, 12))[6] == struct.pack("=I", 7)
+    ((kind, _, number, text),) = messages(delete_request(route, 4))
+    left = KernelRoute(network.version, network.prefixlen, table, 109, 1, packed, b"", b"", 0, ())
+    assert (kind, number, parse_route(text)) == (25, 4, left)
