@@ -56,7 +56,7 @@ def _low_byte(field: Any) -> int:
 
 def _remote(flags: Any, flag: int) -> Callable[[_Entries], Bits]:
     """Of entries by address, those whose flags say so: very many, of few networks."""
-    family, start, at = AddrKey.family.offset, AddrKey.word.offset, _low_byte(flags)
+    family, start, at, flag = AddrKey.family.offset, AddrKey.word.offset, _low_byte(flags), int(flag)
     end4, end6, four = start + 3, start + 8, int(Family.V4)
 
     def bits(entries: _Entries) -> Bits:

@@ -30,14 +30,15 @@ class Speakers:
         network = self._networks.get(_network(address))
         return network.clusters if network else _NOBODY
 
-    def hear(self, address: bytes, cluster: str) -> tuple[str, ...]:
-        """The cluster speaks of this address (too); all that may."""
+    def hear(self, address: bytes, cluster: str, more: int = 0) -> tuple[str, ...]:
+        """The cluster speaks of this address (too); all that may. With `more` the address is counted besides."""
         key = _network(address)
         network = self._networks.get(key)
         if network is None:
             network = self._networks[key] = _Network(self._alone.setdefault(cluster, (cluster,)))
         elif cluster not in network.clusters:
             network.clusters = (*network.clusters, cluster)
+        network.addresses += more
         return network.clusters
 
     def count(self, address: bytes, more: int) -> None:

@@ -4,7 +4,7 @@
 its cluster and cluster ID against the cluster that was connected to, the identity's range.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import force_setattr
 
-from wire.addresses import packed_address, parse_address
+from wire.addresses import packed_addresses, parse_address
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL, parse_labels
 from wire.local import Allocation, LocalService
@@ -65,6 +65,11 @@ def encode(record: msgspec.Struct) -> bytes:
     return _encoder.encode(record)
 
 
+def encoded_size(records: Collection[msgspec.Struct]) -> int:
+    """Bytes of the values of these records together."""
+    return len(_encoder.encode(list(records))) - len(records) - 1 if records else 0  # without brackets and commas
+
+
 def decode_cluster_config(value: bytes) -> ClusterConfig:
     """Raises BadRecord."""
     config: ClusterConfig = _json(_config, value)
@@ -85,8 +90,7 @@ def decode_ips(values: Mapping[str, bytes], scope: Scope) -> list[IP] | None:
     try:
         ips = [_decode_one_ip(value) for value in values.values() if len(value) <= MAX_VALUE]
         hosts = {host: intern(host) for host in {ip.host_ip for ip in ips} if not host or parse_address(host)}
-        for name in values:
-            packed_address(name)
+        packed_addresses(values)
     except (ValueError, RecursionError):
         return None
     start, stop = scope.identities.start, scope.identities.stop

@@ -11,7 +11,7 @@ from datapath.entries import address_key, peer_value
 from identity.claims import Rank
 from identity.numbering import Reserved
 from identity.speakers import Speakers
-from wire.addresses import packed_address, parse_address
+from wire.addresses import packed_address, packed_addresses, parse_address
 from wire.records import IP, IPAddress
 
 MAP = "md_ipcache"
@@ -64,18 +64,20 @@ class Addresses:
         """
         speakers, held = self._speakers, self._held
         wanted: dict[bytes, bytes | None] = {}
-        for name, record in records.items():
-            if cluster == self._own:
+        if cluster == self._own:
+            for name, record in records.items():
                 self._find_pod(name, record)
-            packed = packed_address(name)
-            clusters = speakers.of(packed) if record is None else speakers.hear(packed, cluster)
-            if len(clusters) > 1 or (record is None and clusters):
-                value = self._contest(name, cluster, record, clusters)
-            else:
-                value = None if record is None else self._value(cluster, record)
+        for packed, (name, record) in zip(packed_addresses(records), records.items(), strict=True):
             key = address_key(packed)
-            if (value is None) == (key in held):
-                speakers.count(packed, -1 if value is None else 1)
+            if record is None:
+                clusters = speakers.of(packed)
+                value = self._contest(name, cluster, record, clusters) if clusters else None
+                if (value is None) == (key in held):
+                    speakers.count(packed, -1 if value is None else 1)
+            else:
+                clusters = speakers.hear(packed, cluster, key not in held)
+                alone = len(clusters) == 1
+                value = self._value(cluster, record) if alone else self._contest(name, cluster, record, clusters)
             wanted[key] = value
         return wanted
 
@@ -112,9 +114,9 @@ class Addresses:
 
     def _value(self, cluster: str, record: IP) -> bytes:
         if cluster == self._own:
-            return _peer(record.id, "", 0, remote=False)
+            return _own_peer(record.id)
         host = "" if record.host_ip == record.ip else record.host_ip
-        return _peer(record.id, host, self._underlay, remote=True, unreachable=cluster in self._withdrawn)
+        return _remote_peer(record.id, host, self._underlay, cluster in self._withdrawn)
 
     def tunnel(self, record: IP) -> IPAddress | None:
         """The node of a remote pod, if a tunnel can end there. A node's own address is reached without."""
@@ -122,9 +124,12 @@ class Addresses:
 
 
 @lru_cache(VALUES)
-def _peer(identity: int, host: str, underlay_version: int, *, remote: bool, unreachable: bool = False) -> bytes:
-    if not remote:
-        return peer_value(identity, None, remote=False)
+def _own_peer(identity: int) -> bytes:
+    return peer_value(identity, None, remote=False)
+
+
+@lru_cache(VALUES)
+def _remote_peer(identity: int, host: str, underlay_version: int, unreachable: bool) -> bytes:
     tunnel = _end(host, underlay_version)
     return peer_value(remote_identity(identity), tunnel, remote=True, unreachable=unreachable)
 

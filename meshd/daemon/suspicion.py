@@ -2,7 +2,7 @@
 rest, and lets judge again whatever a change of our own cluster or of an allowance may concern.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import ip_network
 from typing import TypeVar, cast
 
@@ -14,7 +14,7 @@ from meshd.daemon.quarantine import Quarantine
 from meshd.daemon.store import Store
 from meshd.daemon.strays import Strays
 from meshd.daemon.trust import OWN, Trust, node_addresses
-from wire.addresses import address_number
+from wire.addresses import address_number, packed_addresses
 from wire.keys import SHARED_KINDS, Kind
 from wire.records import IP, IPNetwork, Node, Service
 
@@ -94,31 +94,35 @@ class Suspicion:
         return self._verdict(cluster, Kind.NODE, name, record, self.trust.node(cluster, record))
 
     def believed_ip(self, cluster: str, name: str) -> IP | None:
-        return self.believed_ips(cluster, (name,))[name]
+        if "/" not in name:
+            return self.believed_ips(cluster, (name,))[name]
+        record = cast(IP | None, self._store.record(cluster, Kind.IP, name))
+        if record is None or cluster == self._own:
+            return self._verdict(cluster, Kind.IP, name, record, None)
+        return self._verdict(cluster, Kind.IP, name, record, self.trust.ip(cluster, record))
 
-    def believed_ips(self, cluster: str, names: Iterable[str]) -> dict[str, IP | None]:
-        """Many at a time: most clusters have hundreds of thousands."""
+    def believed_ips(self, cluster: str, names: Collection[str]) -> dict[str, IP | None]:
+        """Addresses, no prefixes. Many at a time: most clusters have hundreds of thousands."""
         records = cast(Mapping[str, IP], self._store.records(cluster, Kind.IP))
         if cluster == self._own:
             return {name: records.get(name) for name in names}
         judge, held = self.trust.judge(cluster), self.quarantine.count(cluster, Kind.IP)
         believed: dict[str, IP | None] = {}
-        for name in names:
+        for name, packed in zip(names, packed_addresses(names), strict=True):
             believed[name] = record = records.get(name)
-            reason = judge(record) if record is not None else None
+            version, number = 4 if len(packed) == 4 else 6, int.from_bytes(packed, "big")
+            reason = judge(record, version, number) if record is not None else None
             if record is not None and reason is None:
-                reason = self._stray(cluster, name)
+                reason = self._stray(cluster, name, version, number)
             elif self.strays:
                 self.strays.drop(cluster, name)
             if reason is not None or held:
                 believed[name] = self._verdict(cluster, Kind.IP, name, record, reason)
         return believed
 
-    def _stray(self, cluster: str, name: str) -> str | None:
+    def _stray(self, cluster: str, name: str, version: int, number: int) -> str | None:
         """Whether the address lies in a PodCIDR of another cluster, which is believed before this one."""
-        if "/" in name:
-            return None
-        holder = self._holder(*address_number(name))
+        holder = self._holder(version, number)
         if holder != cluster:
             self.strays.put(cluster, name)
             return CONFLICT if holder and self._rank(holder) < self._rank(cluster) else None
