@@ -5,11 +5,12 @@ clock: times are arguments (monotonic seconds). There is no queue: a name that c
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from itertools import islice
+from typing import cast
 
 from meshd.daemon.allowance import OWN_CLUSTER, Allowance
+from meshd.daemon.arrears import Arrears
 from meshd.daemon.watch import Changes
-from wire.codec import BadRecord, Record, Scope, decode, decode_ips, encode
+from wire.codec import BadRecord, Record, Scope, decode, decode_ips, encode, encoded_size
 from wire.keys import Kind
 from wire.records import IP
 
@@ -85,12 +86,17 @@ class Shelf:
     ) -> list[str]:
         """The names under which there is another record than before."""
         if kind is Kind.IP and len(puts) > 1 and not self.rejected and (ips := decode_ips(puts, scope)) is not None:
-            before, size = [self.records.get(ip.ip) for ip in ips], sum(map(_size, ips))
+            size = encoded_size(ips)
             if bytes_max is None or self.weight + size <= bytes_max:  # so all of them fit, in whatever order
-                self.weight += size - sum(_size(ip) for ip in before if isinstance(ip, IP))
-                self.records.update((ip.ip, ip) for ip in ips)
-                return [ip.ip for ip, other in zip(ips, before, strict=True) if other != ip]
+                return self._replace(dict(zip(puts, ips, strict=True)), size)
         return [name for name, value in puts.items() if self.put(kind, name, value, scope, now, bytes_max=bytes_max)]
+
+    def _replace(self, ips: dict[str, IP], size: int) -> list[str]:
+        known = self.records
+        before = {name: cast(IP, known[name]) for name in ips if name in known}
+        self.weight += size - encoded_size(before.values())
+        known.update(ips)
+        return [name for name, ip in ips.items() if before.get(name) != ip] if before else list(ips)
 
     def _size_of(self, name: str, record: Record | None) -> int:
         return _size(record) if isinstance(record, IP) else self.sizes.get(name, 0)
@@ -157,7 +163,7 @@ class Store:
         self.clusters: dict[str, ClusterState] = {}
         self.listed_records = 0
         """How many records the lists had that were completed until now."""
-        self.dirty: dict[tuple[str, Kind], dict[str, None]] = {}
+        self.dirty: dict[tuple[str, Kind], Arrears] = {}
         """Names by cluster and kind, the first one first."""
         self._wake, self._allowance = wake, allowance
 
@@ -216,13 +222,9 @@ class Store:
         for number, key in enumerate(keys):
             cost = COST.get(key[1], 1)
             count = max(1, limit // (len(keys) - number) // cost)
-            names = self.dirty[key]
-            if len(names) <= count:
-                taken[key] = self.dirty.pop(key).keys()
-            else:
-                taken[key] = dict.fromkeys(islice(names, count)).keys()
-                for name in taken[key]:
-                    del names[name]
+            taken[key] = self.dirty[key].take(count)
+            if not self.dirty[key]:
+                del self.dirty[key]
             limit -= len(taken[key]) * cost
         return taken
 
@@ -248,7 +250,7 @@ class Store:
         return state.record(kind, name) if state else None
 
     def _mark(self, cluster: str, kind: Kind, names: Iterable[str]) -> None:
-        names = dict.fromkeys(names)
+        names = list(names)
         if names:
-            self.dirty.setdefault((cluster, kind), {}).update(names)
+            self.dirty.setdefault((cluster, kind), Arrears()).add(names)
             self._wake()
