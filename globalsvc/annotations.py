@@ -7,6 +7,7 @@ holds: never a black hole.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from globalsvc.preferences import MIN_HEALTHY, NAMES, NO_PREFERENCES, Preferences, parse_preferences
 
@@ -19,6 +20,8 @@ OURS = "meshd.io/"
 
 #: Every annotation of a Service that meshd reads.
 READ = frozenset(GLOBAL + SHARED + AFFINITY + NAMES)
+ALIKE = 256
+"""Most services have the annotations of many others."""
 _BOOLEAN = ("true", "false", "")
 
 
@@ -47,6 +50,12 @@ class Annotations:
 
 def parse_annotations(annotations: Mapping[str, str]) -> Annotations:
     """Reads a Service's annotations."""
+    return _parse(tuple(annotations.items()))
+
+
+@lru_cache(ALIKE)
+def _parse(items: tuple[tuple[str, str], ...]) -> Annotations:
+    annotations = dict(items)
     problems: list[str] = []
     for names in (GLOBAL, SHARED, AFFINITY):
         problems += _contradiction(annotations, *names)

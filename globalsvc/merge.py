@@ -9,20 +9,20 @@ each frontend (selection.py).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from globalsvc.annotations import Annotations, parse_annotations
 from globalsvc.backend import Backend, Offer
 from globalsvc.preferences import Balancing
 from globalsvc.selection import Choice, Rules, compute_weights, select
+from wire.addresses import parse_address
 from wire.local import LocalBackend, LocalService, ServicePort
 from wire.records import IPAddress, PortMap, Service, Zone, value_or
 
 NOT_SHARED = Choice(False, "its cluster does not share the service")
 ALSO_CLAIMED = Choice(False, "another cluster has a backend of this address: ours first, then the lower cluster ID")
 UNMATCHED = Choice(False, "no frontend has its protocol, IP family and port name")
-_parse = lru_cache(1 << 16)(ip_address)
+_parse = lru_cache(1 << 16)(parse_address)
 _UNNAMED: frozenset[str] = frozenset()
 
 FrontendName = tuple[IPAddress, int, str]

@@ -95,8 +95,10 @@ def select(offers: Sequence[Offer], rules: Rules) -> Selection:
 
 def compute_weights(used: Sequence[Offer], preferences: Preferences) -> tuple[int, ...]:
     """How often each is chosen, relative to the others, so that each cluster has its share; empty: all the same."""
+    if not preferences.weights:
+        return ()
     clusters = Counter(offer.backend.cluster for offer in used)
-    if not preferences.weights or len(clusters) < 2:
+    if len(clusters) < 2:
         return ()
     shares = {
         cluster: max(1, preferences.weights.get(cluster, DEFAULT_WEIGHT) * WEIGHT_SCALE // count)

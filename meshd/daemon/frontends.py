@@ -39,7 +39,9 @@ class Wanted:
 
     def weights_of(self, endpoints: Sequence[Endpoint]) -> list[int]:
         """Empty if all are the same. One that is only retained counts as the least of the others."""
-        least = min(self.weights.values(), default=1)
+        if len(set(self.weights.values())) < 2:
+            return []
+        least = min(self.weights.values())
         found = [self.weights.get(endpoint, least) for endpoint in endpoints]
         return found if len(set(found)) > 1 else []
 

@@ -86,9 +86,9 @@ def test_questions_are_numbered() -> None:
 )
 def test_a_route_is_written_as_it_is_read(prefix: str, gateway: str, source: str, mtu: int, table: int) -> None:
     network = ip_network(prefix)
-    ends = [ip_address(text).packed if text else b"" for text in (gateway, source)]
+    first, last = (ip_address(text).packed if text else b"" for text in (gateway, source))
     packed = network.network_address.packed
-    route = KernelRoute(network.version, network.prefixlen, table, 109, 1, packed, *ends, mtu, (5,))
+    route = KernelRoute(network.version, network.prefixlen, table, 109, 1, packed, first, last, mtu, (5,))
     ((kind, _, number, text),) = messages(replace_request(route, 3, priority=7))
     assert (kind, number, parse_route(text)) == (24, 3, route)
     assert dict(attributes(text, 12))[6] == struct.pack("=I", 7)
