@@ -19,10 +19,12 @@ def test_what_large_lists_leave_is_tidied_once_when_they_are_dealt_with() -> Non
 
 
 def test_to_tidy_makes_room_and_the_collector_leaves_alone_what_stays() -> None:
+    before = gc.get_threshold()
     try:
         set_up()
         tidy()
         assert gc.get_freeze_count() > 0
         assert gc.isenabled()
     finally:
+        gc.set_threshold(*before)
         gc.unfreeze()
