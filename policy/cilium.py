@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from identity.numbering import Reserved
-from policy.fields import Fields, InvalidPolicy, parse_excepts, parse_network
+from policy.fields import Fields, InvalidPolicy, is_number, parse_excepts, parse_network, parse_port_name
 from policy.model import Direction, Rule, Section
 from policy.ports import ICMP, ICMPV6, LAST_PORT, PROTOCOLS, PortRange
 from policy.scope import Scope, read_requirements
@@ -73,7 +73,15 @@ def specs_of(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def directions(spec: Mapping[str, Any], *, deny_only: bool = False) -> frozenset[Direction]:
     """Which directions have rules (`deny_only`: that deny), as far as that can be read."""
-    return frozenset(direction for name, direction, deny in _SECTIONS if spec.get(name) and (deny or not deny_only))
+    given = [section for section in _SECTIONS if spec.get(section[0]) not in (None, [])]
+    return frozenset(direction for _, direction, deny in given if deny or not deny_only)
+
+
+def named_directions(spec: Mapping[str, Any]) -> frozenset[Direction]:
+    """Which directions have rules or are to be closed without any: what is closed if the policy cannot be read."""
+    asked = spec.get("enableDefaultDeny")
+    closes = asked if isinstance(asked, Mapping) else {}
+    return directions(spec) | {direction for direction in Direction if closes.get(direction.label) not in (None, False)}
 
 
 def subject(spec: Mapping[str, Any], place: str, namespace: str, scope: Scope) -> Selector:
@@ -191,8 +199,11 @@ class _Reader:
             found += ports
         for place, rule in self.fields.items("icmps"):
             fields = Fields(rule, place)
-            found += [_icmp(Fields(value, at)) for at, value in fields.items("fields")]
+            types = [_icmp(Fields(value, at)) for at, value in fields.items("fields")]
             fields.done()
+            if not types:
+                raise InvalidPolicy(f"{place}.fields: needs at least one")
+            found += types
         return tuple(found) if given and found else None
 
 
@@ -211,10 +222,11 @@ def _port(fields: Fields) -> list[PortRange]:
     last = fields.number("endPort", most=LAST_PORT)
     fields.done()
     numbers = PROTOCOLS.values() if protocol == "ANY" else (PROTOCOLS[protocol],)
-    if not text.isdigit():
+    if not is_number(text):
         if last:
             raise InvalidPolicy(f"{fields.at('endPort')}: needs a port that is a number")
-        return [PortRange(number, name=text) for number in numbers]
+        name = parse_port_name(text.lower(), fields.at("port"))
+        return [PortRange(number, name=name) for number in numbers]
     first = int(text)
     if first > LAST_PORT:
         raise InvalidPolicy(f"{fields.at('port')}: {first} is no port")
@@ -232,7 +244,7 @@ def _icmp(fields: Fields) -> PortRange:
     value = fields.take("type")
     fields.done()
     named = _ICMP_TYPES[family].get(value) if isinstance(value, str) else None
-    if named is None and isinstance(value, str) and value.isdigit():
+    if named is None and isinstance(value, str) and is_number(value):
         named = int(value)
     number = named if named is not None else value
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 255:

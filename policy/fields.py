@@ -1,10 +1,14 @@
 """Reads a specification strictly: a field that is not known is named, never skipped."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
 from policy.selector import IPNetwork
+
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_PORT_NAME = re.compile(r"(?=.{1,15}$)(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class InvalidPolicy(ValueError):
@@ -96,6 +100,18 @@ def parse_excepts(network: IPNetwork, texts: Iterable[tuple[str, object]]) -> tu
             raise InvalidPolicy(f"{place}: {inner} is not inside {network}")
         excepts.append(inner)
     return tuple(excepts)
+
+
+def is_number(text: str) -> bool:
+    """Whether it may be the number of a port or an ICMP type."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+def parse_port_name(text: str, place: str) -> str:
+    """A name as pods may give it to a port (RFC 6335, lower case)."""
+    if not _PORT_NAME.fullmatch(text):
+        raise InvalidPolicy(f"{place}: {text[:64]!r} is neither a port nor a name")
+    return text
 
 
 def _kind(value: object) -> str:

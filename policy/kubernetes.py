@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from policy.fields import Fields, InvalidPolicy, parse_excepts, parse_network
+from policy.fields import Fields, InvalidPolicy, is_number, parse_excepts, parse_network, parse_port_name
 from policy.model import Direction, Rule, Section
 from policy.ports import LAST_PORT, PROTOCOLS, PortRange
 from policy.scope import Scope, read_namespace_requirements, read_requirements
@@ -16,10 +16,10 @@ _PEERS = {Direction.INGRESS: "from", Direction.EGRESS: "to"}
 def directions(spec: Mapping[str, Any]) -> frozenset[Direction]:
     """Which directions the policy names, as far as that can be read: what is closed if the rest cannot."""
     types = spec.get("policyTypes")
-    if isinstance(types, list) and types:
-        known = frozenset(_TYPES[name] for name in types if isinstance(name, str) and name in _TYPES)
-        return known or frozenset(Direction)
-    return frozenset(Direction) if spec.get("egress") else frozenset([Direction.INGRESS])
+    if types not in (None, []):
+        are_known = isinstance(types, list) and all(isinstance(name, str) and name in _TYPES for name in types)
+        return frozenset(_TYPES[name] for name in types) if are_known else frozenset(Direction)
+    return frozenset([Direction.INGRESS] if spec.get("egress") in (None, []) else Direction)
 
 
 def subject(spec: Mapping[str, Any], namespace: str, scope: Scope) -> Selector:
@@ -33,7 +33,7 @@ def read_section(spec: Mapping[str, Any], namespace: str, scope: Scope, networks
     fields = Fields(spec, "")
     fields.skip("podSelector")
     for place, name in fields.items("policyTypes"):
-        if name not in _TYPES:
+        if not isinstance(name, str) or name not in _TYPES:
             raise InvalidPolicy(f"{place}: {name!r} is neither Ingress nor Egress")
     closes = directions(spec)
     rules = []
@@ -85,9 +85,11 @@ def _port(fields: Fields) -> PortRange:
     last = fields.number("endPort", least=1, most=LAST_PORT)
     fields.done()
     if isinstance(port, str) and port:
+        if is_number(port):
+            raise InvalidPolicy(f"{fields.at('port')}: {port!r} is text: a number stands here without quotes")
         if last is not None:
             raise InvalidPolicy(f"{fields.at('endPort')}: needs a port that is a number")
-        return PortRange(protocol, name=port)
+        return PortRange(protocol, name=parse_port_name(port, fields.at("port")))
     if port is None:
         if last is not None:
             raise InvalidPolicy(f"{fields.at('endPort')}: needs a port")

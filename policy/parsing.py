@@ -43,7 +43,7 @@ def _closed(ref: PolicyRef, document: Mapping[str, Any], scope: Scope) -> tuple[
         if not isinstance(spec, Mapping):
             continue
         try:
-            sections.append(_closed_section(ref, spec, scope))
+            sections.append(_closed_section(ref, _object(spec, "spec"), scope))
         except InvalidPolicy:
             continue  # nobody can tell what it selects: it is shown as invalid, and selects nothing
     return tuple(sections)
@@ -55,4 +55,4 @@ def _closed_section(ref: PolicyRef, spec: Mapping[str, Any], scope: Scope) -> Se
     subject: Selector = cilium.subject(spec, "spec", ref.namespace, scope)
     denied = cilium.directions(spec, deny_only=True)
     rules = tuple(Rule(direction, True, None, None, "invalid") for direction in Direction if direction in denied)
-    return Section(subject, cilium.directions(spec), rules)
+    return Section(subject, cilium.named_directions(spec), rules)

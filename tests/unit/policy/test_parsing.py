@@ -1,5 +1,6 @@
 """What makes a policy invalid, and that nothing makes parsing fail."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ def problem(ref: PolicyRef, spec: Any) -> str:
         ({"toPorts": [{"ports": []}]}, "needs at least one"),
         ({"icmps": [{"fields": [{"type": "Nonsense"}]}]}, "'Nonsense' is no ICMP type of IPv4"),
         ({"icmps": [{"fields": [{"type": 8}]}], "toPorts": []}, "cannot be combined with toPorts"),
+        ({"fromEndpoints": [{}], "icmps": [{}]}, "spec.ingress[0].icmps[0].fields: needs at least one"),
+        ({"icmps": [{"fields": [{"type": "\u00b2"}]}]}, "is no ICMP type of IPv4"),
+        ({"toPorts": [{"ports": [{"port": "\u00b2"}]}]}, "port: '\u00b2' is neither a port nor a name"),
+        ({"toPorts": [{"ports": [{"port": "9" * 5000}]}]}, "is neither a port nor a name"),
+        ({"toPorts": [{"ports": [{"port": "a_b"}]}]}, "'a_b' is neither a port nor a name"),
+        ({"toPorts": [{"ports": [{"port": "name-of-16-chars"}]}]}, "is neither a port nor a name"),
         ("text", "spec.ingress[0]: must be an object, is text"),
     ],
 )
@@ -56,6 +63,10 @@ def test_cilium(rule: Any, words: str) -> None:
         ({"podSelector": {}, "ingress": [{"ports": [{"endPort": 9}]}]}, "ingress[0].ports[0].endPort: needs a port"),
         ({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Gt"}]}}, "operator: 'Gt' is none of In"),
         ({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In takes at least one"),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": "80"}]}]}, "'80' is text: a number stands here without"),
+        ({"podSelector": {}, "ingress": [{"ports": [{"port": "h ttp"}]}]}, "'h ttp' is neither a port nor a name"),
+        ({"podSelector": {}, "policyTypes": [["Egress"]]}, "policyTypes[0]: ['Egress'] is neither"),
+        ({"podSelector": {}, "policyTypes": "Egress"}, "policyTypes: must be a list, is text"),
         (None, "spec: must be an object"),
     ],
 )
@@ -69,6 +80,37 @@ def test_an_invalid_policy_closes_the_directions_that_it_names() -> None:
     (section,) = policy.sections
     assert section.closes == {Direction.EGRESS}
     assert [(rule.direction, rule.deny, rule.peers) for rule in section.rules] == [(Direction.EGRESS, True, None)]
+
+
+BOTH = frozenset(Direction)
+INGRESS = frozenset([Direction.INGRESS])
+
+
+@pytest.mark.parametrize(
+    ("ref", "spec", "closed"),
+    [
+        (CILIUM, {"ingress": [{"fromGroups": [{}]}], "enableDefaultDeny": {"egress": True}}, BOTH),
+        (CILIUM, {"ingress": [{"fromGroups": [{}]}], "enableDefaultDeny": {"egress": False}}, INGRESS),
+        (CILIUM, {"ingress": {}, "egress": []}, INGRESS),
+        (CILIUM, {"enableDefaultDeny": {"ingress": "yes", "egress": None}}, INGRESS),
+        (KUBERNETES, {"policyTypes": "Egress"}, BOTH),
+        (KUBERNETES, {"policyTypes": ["Ingress", "egress"]}, BOTH),
+        (KUBERNETES, {"policyTypes": [], "egress": {}}, BOTH),
+        (KUBERNETES, {"policyTypes": ["Ingress"], "egress": [{}], "ingress": [{"form": []}]}, INGRESS),
+    ],
+)
+def test_what_names_a_direction(ref: PolicyRef, spec: dict[str, Any], closed: frozenset[Direction]) -> None:
+    policy = parse_policy(ref, {"spec": {"endpointSelector": {}, **spec} if ref is CILIUM else spec}, SCOPE)
+    assert policy.problem
+    assert [section.closes for section in policy.sections] == [closed]
+
+
+def test_a_selector_that_is_null_is_missing() -> None:
+    """And selects nothing: an invalid policy of nodes closes no pods."""
+    spec: dict[str, Any] = {"endpointSelector": None, "nodeSelector": {}, "ingress": [{"fromEntities": ["all"]}]}
+    policy = parse_policy(PolicyRef(PolicyKind.CILIUM_CLUSTERWIDE, "", "p"), {"spec": spec}, SCOPE)
+    assert "spec.nodeSelector: not supported" in policy.problem
+    assert policy.sections == ()
 
 
 def test_several_specs_are_several_sections_and_one_bad_one_closes_all() -> None:
@@ -85,6 +127,69 @@ def test_a_host_policy_selects_nothing_and_says_so() -> None:
     assert policy.sections == ()
 
 
+LABELS = {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d"]}]}
+PORTS = [{"ports": [{"port": "80", "endPort": 90, "protocol": "TCP"}, {"port": "http"}]}]
+WHOLE: dict[PolicyRef, dict[str, Any]] = {
+    KUBERNETES: {
+        "podSelector": LABELS,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [{"podSelector": LABELS, "namespaceSelector": LABELS}], "ports": [{"port": "http"}]}],
+        "egress": [
+            {
+                "to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}],
+                "ports": [{"protocol": "UDP", "port": 1, "endPort": 9}],
+            }
+        ],
+    },
+    CILIUM: {
+        "endpointSelector": LABELS,
+        "description": "text",
+        "enableDefaultDeny": {"ingress": True, "egress": True},
+        "ingress": [{"fromEndpoints": [LABELS], "toPorts": PORTS}, {"fromEntities": ["world"]}],
+        "ingressDeny": [{"fromCIDR": ["10.0.0.0/8"], "icmps": [{"fields": [{"type": 8, "family": "IPv4"}]}]}],
+        "egress": [{"toCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}], "toPorts": PORTS}],
+        "egressDeny": [{"toEndpoints": [LABELS]}],
+    },
+}
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each part of a document, itself included."""
+    yield at
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from places(inner, (*at, key))
+
+
+def replaced(value: Any, at: tuple[Any, ...], change: Callable[[Any], Any]) -> Any:
+    if not at:
+        return change(value)
+    if isinstance(value, dict):
+        return {key: replaced(inner, at[1:], change) if key == at[0] else inner for key, inner in value.items()}
+    return [replaced(inner, at[1:], change) if key == at[0] else inner for key, inner in enumerate(value)]
+
+
+def part(value: Any, at: tuple[Any, ...]) -> Any:
+    return part(value[at[0]], at[1:]) if at else value
+
+
+OBJECTS = [
+    pytest.param(ref, at, id=f"{ref.kind}-{'.'.join(map(str, at))}")
+    for ref, spec in WHOLE.items()
+    for at in places(spec)
+    if isinstance(part(spec, at), dict) and at[-1:] != ("matchLabels",)
+]
+
+
+@pytest.mark.parametrize(("ref", "at"), OBJECTS)
+def test_a_field_that_is_not_known_is_named_wherever_it_stands(ref: PolicyRef, at: tuple[Any, ...]) -> None:
+    assert problem(ref, WHOLE[ref]) == ""
+    policy = parse_policy(ref, {"spec": replaced(WHOLE[ref], at, lambda found: {**found, "strange": []})}, SCOPE)
+    assert "strange: not supported" in policy.problem
+    assert all(rule.deny for section in policy.sections for rule in section.rules)
+    is_selector = at[:1] in (("podSelector",), ("endpointSelector",))
+    assert [section.closes for section in policy.sections] == ([] if is_selector else [frozenset(Direction)])
+
+
 WORDS = (
     *("spec", "specs", "podSelector", "endpointSelector", "matchLabels", "matchExpressions", "ingress", "egress"),
     *("from", "fromEndpoints", "toPorts", "ports", "port", "policyTypes", "ipBlock", "cidr", "key", "values", "icmps"),
@@ -95,6 +200,14 @@ json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
     max_leaves=12,
 )
+
+
+@given(st.sampled_from([(ref, at) for ref, spec in WHOLE.items() for at in places(spec)]), json)
+def test_whatever_stands_in_one_place_closes_what_was_closed(where: tuple[PolicyRef, Any], found: Any) -> None:
+    ref, at = where
+    policy = parse_policy(ref, {"spec": replaced(WHOLE[ref], at, lambda _: found)}, SCOPE)
+    if policy.problem and len(at) > 1 and at[0] not in ("podSelector", "endpointSelector", "enableDefaultDeny"):
+        assert [section.closes for section in policy.sections] == [frozenset(Direction)]
 
 
 @given(st.sampled_from([CILIUM, KUBERNETES]), json)
