@@ -151,7 +151,7 @@ def test_others_routes_and_rules_are_never_touched(node: Namespace) -> None:
         "rule add from all lookup 109 pref 40000",
     ):
         node.ip(*command.split())
-    before = node.ip("route", "show", "table", "all"), node.ip("rule")
+    before = routing_of(node)
     routes = HostRoutes()
     wanted = ways(node)[::3]
     node.call(lambda: routes.upsert(wanted))
@@ -162,7 +162,7 @@ def test_others_routes_and_rules_are_never_touched(node: Namespace) -> None:
     assert node.ip("rule").count("proto 109") == 1
     assert len(node.call(remove_routes)) == len(PREFIXES) + 2
     assert node.call(lambda: remove_tunnels(alias=ALIAS)) == ("md_vxlan",)
-    assert (node.ip("route", "show", "table", "all"), node.ip("rule")) == before
+    assert routing_of(node) == before
     assert node.call(remove_routes) == ()
 
 
