@@ -18,11 +18,14 @@ from wire.addresses import packed_addresses, parse_address
 from wire.keys import Kind
 from wire.labels import CLUSTER_LABEL, parse_labels
 from wire.local import Allocation, LocalService
-from wire.records import IP, ClusterConfig, Identity, L4Addr, Node, PortMap, Service
+from wire.records import IP, ClusterConfig, Identity, L4Addr, Node, PortMap, Service, value_or
 
 #: Larger values are refused unread, bytes. etcd takes 1.5 MiB by default; a service of 5 000 backends needs a third.
 MAX_VALUE = 1 << 20
 MAX_IDENTITY_RESERVED = 255
+SLICES_ONLY = "endpointslices-only"
+EXPORT_MODES = ("", "services-and-endpointslices", SLICES_ONLY)
+MODE_SHOWN = 64  # characters
 SHARED = 1 << 13
 """Values of which equal ones are kept once: those that came last."""
 NUMBERS = 1 << 16
@@ -71,8 +74,11 @@ def encoded_size(records: Collection[msgspec.Struct]) -> int:
 
 
 def decode_cluster_config(value: bytes) -> ClusterConfig:
-    """Raises BadRecord."""
+    """Raises BadRecord, also for a mode of exporting EndpointSlices that nobody knows, as ClusterMesh's readers do."""
     config: ClusterConfig = _json(_config, value)
+    mode = value_or(config.capabilities.endpoint_slices_export_mode, "")
+    if mode not in EXPORT_MODES:
+        raise BadRecord("unknown-mode", f"endpointSlicesExportMode {mode[:MODE_SHOWN]!r} is none of {EXPORT_MODES[1:]}")
     return config
 
 
@@ -147,7 +153,7 @@ def _check_owner(kind: Kind, name: str, cluster: str, cluster_id: int, scope: Sc
 
 def _decode_node(name: str, value: bytes, scope: Scope) -> Node:
     node: Node = _json(_node, value)
-    if node.name != name:
+    if node.name != name or not name:
         _fail("key-mismatch", Kind.NODE, name, f"says its name is {node.name!r}")
     _check_owner(Kind.NODE, name, node.cluster, node.cluster_id, scope)
     try:
@@ -254,8 +260,8 @@ def _decode_policy(name: str, value: bytes, scope: Scope) -> msgspec.Raw:
 
 
 def _number(kind: Kind, name: str) -> int:
-    if not (name.isascii() and name.isdigit() and len(name) <= 10):
-        _fail("key-mismatch", kind, name, "is not a number")
+    if not (name.isascii() and name.isdigit() and len(name) <= 10 and (name[0] != "0" or name == "0")):
+        _fail("key-mismatch", kind, name, "is not a number, or could be written otherwise")
     return int(name)
 
 

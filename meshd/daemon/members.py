@@ -1,5 +1,10 @@
 """Which cluster has which ID: no two may have the same, and nobody ours."""
 
+from identity.numbering import CLUSTER_LIMITS
+
+LARGE = max(CLUSTER_LIMITS)
+"""The other of the two sizes that a mesh can have; 255 is the usual one."""
+
 
 class IdTaken(ValueError):
     """A cluster says an ID that it cannot have; str(error) names who has it."""
@@ -17,6 +22,16 @@ class Members:
         self.ids: dict[str, int] = {cluster: cluster_id}
         self.leaving: dict[int, str] = {}
         """IDs that clusters gave up, by leaving or for another one, while something of them may still stand."""
+
+    def agree(self, max_clusters: int) -> None:
+        """What a cluster says of how many there may be, 0 if nothing: who numbers for 511 keeps fewer bits for each
+        cluster's identities. As Cilium, one that numbers for 255 does not ask. Raises IdTaken.
+        """
+        if self.max_clusters == LARGE and max_clusters != LARGE:
+            raise IdTaken(
+                f"it numbers identities for {max_clusters or 255} clusters, we for {LARGE}: "
+                "all of the mesh need the same max-connected-clusters"
+            )
 
     def join(self, cluster: str, cluster_id: int) -> None:
         """Raises IdTaken."""

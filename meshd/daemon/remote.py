@@ -28,9 +28,9 @@ from meshd.daemon.servercert import NoCertificate, read_server_certificate
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.watch import ROOM, Changes, WatchMachine, Why
-from wire.codec import Scope
+from wire.codec import SLICES_ONLY, Scope
 from wire.keys import Kind
-from wire.records import ClusterConfig
+from wire.records import ClusterConfig, value_or
 
 BACKOFF_START_S = 0.2
 BACKOFF_MAX_S = 5.0
@@ -58,6 +58,8 @@ class Remote:
         self.allowance = OWN_CLUSTER if is_local else file.allowance
         self.link = Link(since=time.monotonic(), warnings=file.warnings)
         self.presence = Presence(lost_at=time.monotonic(), since=time.monotonic())
+        self.slices_only = False
+        """It exports its services as EndpointSlices only, which meshd does not read."""
         self.frozen = ""
         """What is missing of the one who writes its records; "" if nothing is. Meanwhile nothing is deleted."""
         self._pacer = pacer or Pacer(0.0)
@@ -156,6 +158,7 @@ class Remote:
         if self._left:
             raise PeerUnavailable("the cluster left")
         try:
+            self._members.agree(value_or(config.capabilities.max_connected_clusters, 0))
             self._members.join(self.cluster, config.id)
             identities = identity_range(config.id, max_clusters=self._members.max_clusters)
         except (IdTaken, ValueError) as error:
@@ -168,7 +171,18 @@ class Remote:
         self.link.connected_at = time.monotonic()
         self._become(LinkState.WAITING, "lists")
         self._listed = set()
-        return self._machines
+        self.slices_only = config.capabilities.endpoint_slices_export_mode == SLICES_ONLY
+        if not self.slices_only:
+            return self._machines
+        self._do_without_services()
+        return {kind: machine for kind, machine in self._machines.items() if kind is not Kind.SERVICE}
+
+    def _do_without_services(self) -> None:
+        """It says its services in a way that we do not read: those that it said before go, nobody waits for them."""
+        self._machines[Kind.SERVICE] = WatchMachine(b"", b"", limit=self._limit(Kind.SERVICE))
+        self._held[Kind.SERVICE] = set(self._store.records(self.cluster, Kind.SERVICE))
+        self._store.listed(self.cluster, Kind.SERVICE, now=time.monotonic())
+        self._listed.add(Kind.SERVICE)
 
     def apply(self, kind: Kind, changes: Changes, revision: int) -> None:
         if self._left:

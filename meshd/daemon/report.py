@@ -145,6 +145,7 @@ class Report:
             "heartbeat_age_s": _age(link.heartbeat_at, now),
             "certificate_days_left": link.days_left(),
             "warnings": list(link.warnings),
+            "slices_only": remote.slices_only,
             "presence": self._presence(remote, now),
             "server_certificate": _server(link.server),
             "synced": all(state.synced(kind) for kind in remote.kinds),
@@ -230,6 +231,8 @@ def _cluster_findings(cluster: Json) -> list[str]:
         if shelf["rejected"]:
             reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["reasons"].items())
             found.append(f"{name}: {shelf['rejected']} of {shelf['offered']} {kind} records rejected: {reasons}")
+    if cluster["slices_only"]:
+        found.append(f"{name}: it exports services as EndpointSlices only, which meshd does not read: none are shared")
     presence = cluster["presence"]
     if presence["frozen"]:
         found.append(f"{name}: frozen, nothing of it is deleted: {presence['frozen']}")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wire.codec import MAX_VALUE, BadRecord, Scope, decode
+from wire.codec import MAX_VALUE, BadRecord, Scope, decode, decode_cluster_config
 from wire.keys import Kind
 from wire.labels import format_labels, parse_labels
 from wire.records import Label, Service
@@ -40,6 +40,8 @@ def reason(kind: Kind, name: str, value: object) -> str:
         (Kind.NODE, "n", b"\xff{", "not-json"),
         (Kind.NODE, "n", [], "wrong-type"),
         (Kind.NODE, "n", NODE | {"Name": "m"}, "key-mismatch"),
+        (Kind.NODE, "", NODE | {"Name": ""}, "key-mismatch"),
+        (Kind.SERVICE, "/web", SERVICE | {"namespace": ""}, "key-mismatch"),
         (Kind.NODE, "n", NODE | {"Cluster": "cluster3"}, "wrong-cluster"),
         (Kind.NODE, "n", NODE | {"ClusterID": 3}, "wrong-cluster-id"),
         (Kind.NODE, "n", NODE | {"IPv4AllocCIDR": {"IP": "10.0.0.0", "Mask": "x"}}, "invalid-ip"),
@@ -49,7 +51,11 @@ def reason(kind: Kind, name: str, value: object) -> str:
         (Kind.SERVICE, "default/web", SERVICE | {"backends": {"20.0.0.2": {"": None}}}, "wrong-type"),
         (Kind.SERVICE, "default/web", SERVICE | {"backends": {"20.0.0.2": {"": {"Port": 70000}}}}, "invalid-port"),
         (Kind.IDENTITY, "131073x", LABELS, "key-mismatch"),
+        (Kind.IDENTITY, "0131073", LABELS, "key-mismatch"),
+        (Kind.IDENTITY, "", LABELS, "key-mismatch"),
+        (Kind.IDENTITY, "131073", "", "wrong-cluster"),
         (Kind.IDENTITY, "65537", LABELS, "identity-out-of-range"),
+        (Kind.IDENTITY, "2", LABELS, "identity-out-of-range"),
         (Kind.IDENTITY, "131073", "k8s:name=a;", "wrong-cluster"),
         (Kind.IDENTITY, "131073", LABELS.replace("k8s:io", "any:io"), "wrong-cluster"),
         (Kind.IDENTITY, "131073", LABELS + "k8s:io.cilium.k8s.policy.cluster=cluster1;", "wrong-cluster"),
@@ -105,6 +111,20 @@ def test_any_json_costs_one_record_and_raises_nothing_else(kind: Kind, fields: d
     for name, base in (("n", NODE), ("default/web", SERVICE), ("20.0.0.1", IP)):
         with suppress(BadRecord):
             decode(kind, name, json.dumps(base | fields).encode(), SCOPE)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b'{"id":2,"capabilities":{"endpointSlicesExportMode":"other"}}', "unknown-mode"),
+        (b'{"id":"2"}', "wrong-type"),
+        (b"{", "not-json"),
+    ],
+)
+def test_a_cluster_config_that_cannot_be_used_has_a_reason(value: bytes, expected: str) -> None:
+    with pytest.raises(BadRecord) as error:
+        decode_cluster_config(value)
+    assert error.value.reason == expected
 
 
 words = st.text(st.characters(exclude_characters=";", exclude_categories=["Cs"]), max_size=10)

@@ -65,3 +65,14 @@ def test_we_are_believed_first_then_the_lower_id(members: Members) -> None:
         "a-later-one",
         "unheard",
     ]
+
+
+@pytest.mark.parametrize("theirs", [0, 255, 511])
+def test_only_a_mesh_of_511_asks_how_the_others_number(members: Members, theirs: int) -> None:
+    members.agree(theirs)
+    large = Members("cluster1", 1, max_clusters=511)
+    if theirs == 511:
+        large.agree(theirs)
+    else:
+        with pytest.raises(IdTaken, match="numbers identities for 255 clusters, we for 511"):
+            large.agree(theirs)

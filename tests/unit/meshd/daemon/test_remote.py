@@ -1,6 +1,7 @@
 """How long a remote waits between its tries. The rest of it is tested with real clusters (tests/integration)."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.watch import Changes
 from wire.keys import Kind
-from wire.records import ClusterConfig
+from wire.records import Capabilities, ClusterConfig
 
 
 def state(attempt: int, error: Exception) -> RetryCallState:
@@ -50,13 +51,13 @@ def test_a_links_age_is_that_of_its_state_not_of_the_reason() -> None:
     assert (link.since, link.reason) == (2.0, "reset")
 
 
-def remote(folder: Path) -> Remote:
+def remote(folder: Path, *, kinds: Sequence[Kind] = (Kind.IP,), max_clusters: int = 255) -> Remote:
     text = "{endpoints: ['https://127.0.0.1:1'], trusted-ca-file: a, cert-file: b, key-file: c}"
     return Remote(
         parse_remote_file("c2", text, folder=folder),
-        kinds=[Kind.IP],
+        kinds=kinds,
         store=Store(lambda: None),
-        members=Members("c1", 1, max_clusters=255),
+        members=Members("c1", 1, max_clusters=max_clusters),
         on_change=lambda: None,
         timeline=Timeline(),
     )
@@ -85,6 +86,30 @@ def test_a_link_that_is_ready_with_an_old_heartbeat_is_lost(tmp_path: Path) -> N
     made.link.heartbeat_at = time.monotonic() - HEARTBEAT_MAX_S - 1
     made.look(time.monotonic())
     assert made.presence.lost_at is not None
+
+
+def test_in_a_mesh_of_511_who_numbers_for_255_is_refused(tmp_path: Path) -> None:
+    made = remote(tmp_path, max_clusters=511)
+    with pytest.raises(PeerRejected, match="cluster-config of c2: it numbers identities for 255 clusters, we for 511"):
+        made.accept(ClusterConfig(id=300))
+    assert made.accept(ClusterConfig(id=300, capabilities=Capabilities(max_connected_clusters=511)))
+
+
+async def test_who_exports_endpoint_slices_only_is_heard_without_services(tmp_path: Path) -> None:
+    """As by a reader of Cilium's that knows none: those it had said go, nobody waits for more, status says it."""
+    made = remote(tmp_path, kinds=[Kind.IP, Kind.SERVICE])
+    assert set(made.accept(ClusterConfig(id=2))) == {Kind.IP, Kind.SERVICE}
+    said = {"ns/a": b'{"cluster":"c2","clusterID":2,"namespace":"ns","name":"a"}'}
+    made.apply(Kind.SERVICE, Changes(said), 5)
+    slices = ClusterConfig(id=2, capabilities=Capabilities(endpoint_slices_export_mode="endpointslices-only"))
+    assert set(made.accept(slices)) == {Kind.IP}
+    made.listed(Kind.IP)
+    assert (made.link.state, made.slices_only, made.waiting_deletes) == (LinkState.READY, True, 1)
+    made.confirm(made.held(), "")
+    assert not made._store.records("c2", Kind.SERVICE)
+    assert set(made.accept(ClusterConfig(id=2))) == {Kind.IP, Kind.SERVICE}
+    made.apply(Kind.SERVICE, Changes(said), 7)
+    assert (made.slices_only, set(made._store.records("c2", Kind.SERVICE))) == (False, {"ns/a"})
 
 
 def test_a_delete_waits_and_a_put_overtakes_it(tmp_path: Path) -> None:
