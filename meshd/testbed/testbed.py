@@ -6,7 +6,6 @@ to be there. Whoever changes something holds the lock.
 
 import contextlib
 import fcntl
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from meshd.config import ConfigError
+from meshd.single import stands
 from meshd.testbed import cgroup, kindnet, kubeproxy, netns, process
 from meshd.testbed.check import ensure_bpffs
 from meshd.testbed.kubelet import Kubelet
@@ -58,7 +58,7 @@ class Testbed:
         while True:
             with self.layout.lock.open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not _is_file(lock.fileno(), self.layout.lock):  # `down` removed it while we waited
+                if not stands(lock.fileno(), self.layout.lock):  # `down` removed it while we waited
                     continue
                 yield
                 return
@@ -292,11 +292,3 @@ class Testbed:
     def ready_pods(self, cluster: str) -> list[Object]:
         """The pods of a cluster that are ready."""
         return [pod for pod in self.kubelet(cluster).objects.list("Pod") if is_ready(pod)]
-
-
-def _is_file(descriptor: int, path: Path) -> bool:
-    """Is the open file the one that the path leads to?"""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -75,7 +75,7 @@ def test_an_interrupted_demo_leaves_nothing_and_a_second_one_does_not_disturb_it
     second = start_demo(layout, tmp_path / "second")
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 3
-    assert "runs already" in said
+    assert "runs: give another --tag" in said
     assert demo.poll() is None, "the demo was over before it could be interrupted"
     demo.send_signal(signal.SIGINT)
     time.sleep(0.2)

@@ -1,6 +1,5 @@
 """Plays the steps one after the other on a fresh testbed, prints the table, writes the JSON, cleans up."""
 
-import fcntl
 import shutil
 import signal
 import time
@@ -14,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshd.config import ConfigError
 from meshd.console import standard_console
+from meshd.single import alone
 from meshd.testbed.demo import witness
 from meshd.testbed.demo.capture import Capture
 from meshd.testbed.demo.client import ClientError
@@ -50,7 +49,9 @@ def run_demo(bed: Testbed, build: Path, *, control: bool = False, keep: bool = F
     console = standard_console(LOG_WIDTH)
     title = "control" if control else "demo"
     evidence, result = build / title, build / f"{title}.json"
-    with _alone(bed), _interruptible(), _standing(bed, evidence, keep=keep):
+    # A second demo with the tag would take the first one's testbed away.
+    lock = alone(ROOT / f"{bed.layout.tag}.demo.lock", "a demo with this tag runs: give another --tag")
+    with lock, _interruptible(), _standing(bed, evidence, keep=keep):
         shutil.rmtree(evidence, ignore_errors=True)
         result.unlink(missing_ok=True)
         evidence.mkdir(parents=True)
@@ -137,21 +138,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in previous:
             signal.signal(number, handler)
-
-
-@contextmanager
-def _alone(bed: Testbed) -> Iterator[None]:
-    """One demo per tag: a second one would take the first one's testbed away. Raises ConfigError."""
-    ROOT.mkdir(parents=True, exist_ok=True)
-    with (ROOT / f"{bed.layout.tag}.demo.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"a demo with the tag {bed.layout.tag!r} runs already: give another --tag") from None
-        try:
-            yield
-        finally:
-            Path(lock.name).unlink(missing_ok=True)
 
 
 @contextmanager
