@@ -252,7 +252,7 @@ class Mesh:
     def _release_restored(self) -> None:
         if self._restored is None:
             return
-        heard = self._heard(Kind.SERVICE), self._heard(Kind.IP), self._heard(Kind.NODE), self._heard(Kind.LOCAL_SERVICE)
+        heard = tuple(self._heard(kind) for kind in (*SHARED_KINDS, *LOCAL_KINDS))
         present = frozenset(self._store.clusters)
         judged = (heard, present, frozenset(self.withdrawn), bool(self.nodes.waiting))
         if judged == self._judged:

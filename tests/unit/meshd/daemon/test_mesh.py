@@ -3,6 +3,7 @@
 import json
 from itertools import permutations, product
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,9 @@ from meshd.daemon.restoration import restore
 from meshd.daemon.watch import Changes
 from tests.support import records
 from tests.support.world import IDS, World, saying
-from wire.keys import SHARED_KINDS, Kind, prefix
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
+
+OWN = "cluster1"
 
 STEP = st.tuples(
     st.sampled_from(["say", "say", "say", "unsay", "leave", "refresh"]),
@@ -187,6 +190,22 @@ def test_a_restart_with_nothing_changed_has_nothing_to_do_whoever_is_heard_first
             hear(world, cluster)
             assert world.maps.plan() is None
         assert world.maps.unclaimed() == 0
+
+
+@pytest.mark.parametrize("last", [(cluster, kind) for cluster in IDS for kind in SHARED_KINDS])
+def test_whichever_list_is_complete_last_all_was_heard_then(last: tuple[str, Kind]) -> None:
+    """Also one that decides nothing about what was found, such as that of the identities."""
+    lists = [(cluster, kind) for cluster in IDS for kind in (*SHARED_KINDS, *(LOCAL_KINDS if cluster == OWN else ()))]
+    all_but_last = [each for each in lists if each != last]
+    world = restarted(told())
+    for cluster, kind in [*all_but_last, last]:
+        assert not world.mesh.restored
+        for (said_by, of, name), value in world.content.items():
+            if (said_by, of) == (cluster, kind):
+                world.store.apply(cluster, kind, Changes({name: value}), now=0.0)
+        world.store.listed(cluster, kind, now=0.0)
+        world.refresh()
+    assert world.mesh.restored
 
 
 def test_a_pod_found_at_the_start_stays_until_our_node_was_heard() -> None:
