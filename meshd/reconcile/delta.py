@@ -51,11 +51,16 @@ class Delta:
         self._unclaimed[map] = set(dumped)
 
     def want(self, map: str, key: bytes, value: bytes | None) -> None:
-        """None: the entry must not be there."""
+        """None: the entry must not be there. One that was found at the start and that nobody has wanted since is left
+        to `prune`: who wants it may not have been heard yet.
+        """
         self.want_all(map, {key: value})
 
     def want_all(self, map: str, wanted: Mapping[bytes, bytes | None]) -> None:
         """The same for many entries of a map."""
+        if unclaimed := self._unclaimed[map]:
+            wanted = {key: value for key, value in wanted.items() if value is not None or key not in unclaimed}
+            unclaimed.difference_update(wanted)
         self.realised[map].keep(wanted)
         desired = self.desired[map]
         for key, value in wanted.items():
@@ -64,8 +69,6 @@ class Delta:
             else:
                 desired[key] = value
         self._dirty[map].update(dict.fromkeys(wanted))
-        if unclaimed := self._unclaimed[map]:
-            unclaimed.difference_update(wanted)
 
     def touch(self, item: Item) -> None:
         """Look at this key again."""

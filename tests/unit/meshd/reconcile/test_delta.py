@@ -51,8 +51,9 @@ def test_upserts_go_up_the_ranks_and_deletes_down(delta: Delta) -> None:
     delta.restore("b", {b"9": b"z"})
     for map, key in (("b", b"8"), ("a", b"3")):
         delta.want(map, key, b"v")
-    delta.want("a", b"1", None)
-    delta.want("b", b"9", None)
+    for map, key, held in (("a", b"1", b"x"), ("b", b"9", b"z")):
+        delta.want(map, key, held)
+        delta.want(map, key, None)
     assert planned(delta.plan()) == [
         ("upsert", "a", {b"3": b"v"}),
         ("upsert", "b", {b"8": b"v"}),
@@ -90,3 +91,11 @@ def test_what_is_in_doubt_is_written_again(delta: Delta) -> None:
     delta.want("a", b"1", b"x")
     delta.doubt("a", [b"1", b"2"])  # nobody has spoken of 2
     assert planned(delta.plan()) == [("upsert", "a", {b"1": b"x"})]
+
+
+def test_what_was_found_goes_when_it_may_not_when_somebody_does_not_say_it(delta: Delta) -> None:
+    """Who says it may not have been heard yet: a claim that is not believed must not take it away."""
+    delta.want("a", b"1", None)
+    assert (delta.plan(), delta.unclaimed()) == (None, 2)
+    delta.prune("a", lambda key, value: True)
+    assert planned(delta.plan()) == [("delete", "a", {b"1": b"x", b"2": b"y"})]
