@@ -190,7 +190,10 @@ class IP(Struct, frozen=True, kw_only=True, gc=False):
         if self.mask is None:
             address = parse_address(self.ip)
             return self.ip if address.version == 4 else str(address)  # an IPv4 address can be written in one way only
-        return str(CIDR(self.ip, self.mask).network())
+        network = CIDR(self.ip, self.mask).network()
+        if parse_address(self.ip) != network.network_address:
+            raise ValueError(f"{self.ip} is not the first address of {network}")
+        return str(network)
 
 
 class Label(Struct, frozen=True, order=True, gc=False):

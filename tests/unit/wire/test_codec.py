@@ -61,6 +61,8 @@ def reason(kind: Kind, name: str, value: object) -> str:
         (Kind.IDENTITY, "131073", LABELS + "k8s:io.cilium.k8s.policy.cluster=cluster1;", "wrong-cluster"),
         (Kind.IDENTITY, "131073", b"\xff", "invalid-labels"),
         (Kind.IP, "20.0.0.2", IP, "key-mismatch"),
+        (Kind.IP, "20.0.0.0/24", IP | {"Mask": "////AA=="}, "invalid-ip"),
+        (Kind.IP, "20.0.0.1/24", IP | {"Mask": "////AA=="}, "invalid-ip"),
         (Kind.IP, "20.0.0.1", IP | {"ID": 65537}, "identity-out-of-range"),
         (Kind.IP, "20.0.0.1", IP | {"ID": -1}, "identity-out-of-range"),
         (Kind.IP, "20.0.0.1", IP | {"IP": "20.0.0"}, "invalid-ip"),
