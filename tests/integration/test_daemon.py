@@ -8,6 +8,7 @@ from meshd.daemon.link import LinkState
 from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from tests.support import records
+from tests.support.kernel import random_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 from wire.keys import HEARTBEAT, Kind, cluster_config, record
@@ -36,7 +37,7 @@ async def test_both_clusters_backends_and_addresses_reach_the_maps(scene: Scene)
         assert scene.backends() == {FRONTEND: ALL}
         assert scene.reconciled == [{FRONTEND: ALL}]
         assert Report(daemon).status()["state"] == "ok"
-        assert scene.interfaces.attached == [7]
+        assert set(scene.interfaces.attached) == {7}
         held = {name: len(entries) for name, entries in scene.maps.content.items() if entries}
         del held["md_outside"]  # the addresses of the machine that this test runs on, and of the nodes
         own = {"md_endpoint": 1, "md_cfg": 1, "md_node": 2, "md_numbers": 1}
@@ -119,8 +120,8 @@ async def test_a_cluster_that_is_lost_for_too_long_is_withdrawn_until_it_is_hear
         scene.two.kill_proxy()
         await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})
         await until(lambda: "max-stale" in str(shown(daemon, "cluster2")["presence"]))
-        unreachable = [f for f in Report(daemon).realised()["md_ipcache"] if "unreachable" in f]
-        assert unreachable == ["20.0.0.1 identity=131073 tunnel=172.18.2.11 remote=True unreachable=True"]
+        unreachable = "20.0.0.1 identity=131073 tunnel=172.18.2.11 remote=True unreachable=True"
+        await until(lambda: [f for f in Report(daemon).realised()["md_ipcache"] if "unreach" in f] == [unreachable])
         scene.two.start_proxy()
         await until(lambda: scene.backends() == {FRONTEND: ALL})
         await until(lambda: "unreachable" not in str(Report(daemon).realised()))
@@ -214,8 +215,7 @@ async def test_a_restart_beside_a_dead_cluster_keeps_what_is_its(scene: Scene) -
     async with scene.daemon() as daemon:
         await until(lambda: "local-synced" in daemon.readiness.reached)
         scene.one.etcd.put_all(records.local_service("cluster1", "default/rebel-base", "30.1.1.1", "10.0.0.3"))
-        await until(lambda: "10.0.0.3" in scene.backends()[FRONTEND])
-        assert scene.backends() == {FRONTEND: {"10.0.0.3", "20.0.0.1", "20.0.0.2"}}
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.3", "20.0.0.1", "20.0.0.2"}})
         assert len(scene.maps.content["md_ipcache"]) == 3
         assert "remotes-synced" in daemon.readiness.missing
         (scene.mesh_folder / "cluster2").unlink()
@@ -224,9 +224,7 @@ async def test_a_restart_beside_a_dead_cluster_keeps_what_is_its(scene: Scene) -
 
 
 async def test_faulty_maps_end_as_good_ones(scene: Scene) -> None:
-    from tests.support.kernel import random_faults
-
-    scene.maps.fails = random_faults(1, share=0.1)
+    scene.maps.fails = random_faults(1, share=0.3)
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         assert scene.backends() == {FRONTEND: ALL}
@@ -252,8 +250,8 @@ async def test_a_changed_cluster_config_is_read_again(scene: Scene) -> None:
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         scene.two.etcd.put(cluster_config("cluster2"), '{"id":1}')
-        await until(lambda: link(daemon, "cluster2")[0] == LinkState.REJECTED)
-        assert "its ID 1 is that of cluster1" in link(daemon, "cluster2")[1]
+        await until(lambda: "its ID 1 is that of cluster1" in link(daemon, "cluster2")[1])
+        assert link(daemon, "cluster2")[0] == LinkState.REJECTED
         assert scene.backends() == {FRONTEND: ALL}
         scene.two.etcd.put(cluster_config("cluster2"), '{"id":3}')
         await until(lambda: daemon.members.name_of(3) == "cluster2")

@@ -14,6 +14,7 @@ from meshd.daemon.verdictview import VerdictView
 from meshd.monitor import event_text
 from meshd.policies import policies_table
 from tests.support import records
+from tests.support.kernel import no_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 from wire.keys import Kind, record
@@ -35,18 +36,16 @@ async def test_a_policy_is_in_force_and_goes(scene: Scene) -> None:
         assert not scene.maps.content["md_subject"]
         say(scene, "closed", SPEC)
         await until(lambda: PolicyView(daemon).policies() and PolicyView(daemon).policies()[0]["in_force"])
-        assert scene.interfaces.policed == {7}
-        assert len(scene.maps.content["md_subject"]) == 1
-        assert scene.maps.content["md_iface"]
+        await until(lambda: scene.interfaces.policed == {7})
+        await until(lambda: len(scene.maps.content["md_subject"]) == 1 and scene.maps.content["md_iface"])
         key = record(Kind.POLICY, "cluster1", "CiliumClusterwideNetworkPolicy/-/closed")
         scene.one.etcd.delete(key)
         await until(lambda: not scene.interfaces.policed)
-        assert not scene.maps.content["md_subject"]
-        assert not scene.maps.content["md_policy"]
-        assert not scene.maps.content["md_iface"]
+        await until(lambda: not any(scene.maps.content[name] for name in ("md_subject", "md_policy", "md_iface")))
 
 
 async def test_a_pod_without_an_interface_of_its_own_is_shown_as_not_enforced(scene: Scene) -> None:
+    scene.maps.fails = no_faults
     scene.one.etcd.put_all(records.identity("cluster1", 65537))
     scene.one.etcd.put_all(records.ip("cluster1", "10.0.0.9", "172.18.1.11", 65537))
     async with scene.daemon() as daemon:
@@ -78,6 +77,7 @@ async def test_a_pod_without_an_interface_of_its_own_is_shown_as_not_enforced(sc
 
 
 async def test_what_is_said_of_policies(scene: Scene) -> None:
+    scene.maps.fails = no_faults
     scene.one.etcd.put_all(records.identity("cluster1", 65537))
     async with scene.daemon() as daemon:
         view = PolicyView(daemon)

@@ -14,6 +14,7 @@ from meshd.daemon.members import IdTaken
 from meshd.daemon.program import Daemon
 from meshd.daemon.report import Report
 from tests.support import records
+from tests.support.kernel import no_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 from wire.keys import Kind, record
@@ -116,14 +117,14 @@ async def test_a_cluster_may_be_added_again_while_it_is_drained(
         path.write_text(text)
         await until(lambda: state(daemon) != "")
         if peer == "dead":
-            scene.maps.fails = lambda op, map, key: False
+            scene.maps.fails = no_faults
             await until(lambda: not addresses(scene) and not scene.maps.content["md_cidrs"])
             assert scene.backends() == {FRONTEND: OWN}
             scene.two.start_proxy()
         await until(lambda: state(daemon) == LinkState.READY)
         await until(lambda: scene.backends() == {FRONTEND: ALL})
         await until(lambda: addresses(scene) >= {"20.0.0.1", *PODS[40:]})
-        scene.maps.fails = lambda op, map, key: False
+        scene.maps.fails = no_faults
         await until(lambda: addresses(scene) == {"20.0.0.1", *PODS[40:]})
         await until(lambda: not daemon.maps.retries.failures)
         assert len(scene.maps.content["md_cidrs"]) == 1
@@ -138,7 +139,7 @@ async def test_an_id_is_free_when_nothing_of_its_cluster_stands(scene: Scene) ->
         await until(lambda: bool(daemon.maps.retries.failures) and scene.backends() == {FRONTEND: OWN})
         with pytest.raises(IdTaken, match="was that of cluster2, of which entries still stand"):
             daemon.members.join("cluster3", 2)
-        scene.maps.fails = lambda op, map, key: False
+        scene.maps.fails = no_faults
         await until(lambda: not daemon.members.leaving)
         assert not addresses(scene)
         daemon.members.join("cluster3", 2)

@@ -12,6 +12,7 @@ from datapath.layout import MAPS
 from meshd.cli import program
 from meshd.daemon.report import Report
 from tests.support import records
+from tests.support.kernel import no_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 
@@ -71,6 +72,7 @@ async def test_explain_gives_the_reason_of_the_selection_and_list_the_numbers(sc
 
 
 async def test_a_full_map_keeps_what_is_there_says_so_and_is_tried_again(scene: Scene) -> None:
+    scene.maps.fails = no_faults
     scene.maps.sizes["md_be4"] = 4
     async with scene.daemon() as daemon:
         await until(lambda: len(scene.backends().get(FRONTEND, ())) == 4, "both clusters")

@@ -12,6 +12,7 @@ from meshd.daemon.flowview import FlowView
 from meshd.daemon.routingreport import RoutingReport
 from meshd.plan import plan
 from tests.support import records
+from tests.support.kernel import no_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 from wire.keys import HEARTBEAT
@@ -78,6 +79,7 @@ async def test_before_connecting_the_folder_is_enough(scene: Scene) -> None:
 
 
 async def test_conflicts_wrong_announcements_and_what_is_not_reached_are_said_in_words(scene: Scene) -> None:
+    scene.maps.fails = no_faults
     async with scene.daemon() as daemon:
         await until(lambda: not daemon.readiness.missing)
         report = RoutingReport(daemon)

@@ -1,11 +1,12 @@
 """Several clusters, each with an etcd of its own, in any history: writes, deletes, cuts, lists that are overtaken by
 compactions, another etcd behind the name, another ID, leaving, and coming back at once, while it is drained, later or
-not at all; being lost and found, and allowed less or more. Rounds take a few records each, so that all of it happens
-between two of them; every tenth write to the maps fails. In the end the node has what a full recompute from the models
-gives, in its maps too.
+not at all; being lost and found, and allowed less or more; and the daemon is restarted on the maps as they are, and
+hears everybody again, bit by bit. Rounds take a few records each, so that all of it happens between two of them; every
+tenth write to the maps fails. In the end the node has what a full recompute from the models gives, in its maps too.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
+from typing import cast
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -14,18 +15,24 @@ from hypothesis import strategies as st
 from identity.numbering import identity_range
 from meshd.daemon import mesh
 from meshd.daemon.allowance import Allowance
-from meshd.daemon.kernel import MapShape, MapTarget
-from meshd.reconcile.execution import execute
+from meshd.daemon.kernel import MAPS, MapShape, MapTarget
+from meshd.daemon.restoration import restore
+from meshd.daemon.watch import Changes
 from meshd.reconcile.loop import Reconciler
-from tests.support.kernel import FakeMaps, random_faults
+from tests.support import records
+from tests.support.kernel import FakeMaps, no_faults, random_faults
 from tests.support.peer import Peer
+from tests.support.rounds import Rounds
 from tests.support.world import IDS, World, saying
 from wire.codec import Scope
-from wire.keys import SHARED_KINDS, Kind, prefix
+from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
+from wire.records import Service
 
 REMOTES = ("cluster2", "cluster3")
 OFTEN = ["put"] * 5 + ["hear"] * 4 + ["delete"] * 3 + ["step", "connect", "round"] * 2
 SELDOM = ["cut", "compact", "wipe", "renumber", "leave", "part", "back", "lose", "find", "allow", "own", "refresh"]
+SELDOM += ["restart", "heed", "heed"]
+OWN_KINDS = (*SHARED_KINDS, *LOCAL_KINDS)
 SLICE = 4
 ALLOWED = [
     Allowance(quotas={}),
@@ -49,11 +56,15 @@ class Node:
         self.peers = {name: Peer(name, IDS[name], self.world.store) for name in REMOTES}
         self.maps = FakeMaps()
         self.maps.fails = random_faults(seed)
-        self.reconciler = Reconciler("maps", MapTarget(self.maps), MapShape())
-        self.reconciler.delta = self.world.maps
-        self.now = 0.0
         self.gone: set[str] = set()
         """Clusters without a file."""
+        self._work_on(self.world)
+
+    def _work_on(self, world: World) -> None:
+        self.world = world
+        reconciler = Reconciler("maps", MapTarget(self.maps), MapShape())
+        reconciler.delta = world.maps
+        self.rounds = Rounds(reconciler)
 
     def act(self, action: str, cluster: str, what: int, which: int, how: int) -> None:
         peer = self.peers[cluster]
@@ -61,6 +72,8 @@ class Node:
         ((key, value),) = built.items()
         if cluster in self.gone and action in {"step", "hear", "connect", "leave", "part", "lose", "find", "allow"}:
             return
+        if action in {"step", "hear", "connect"} and self.world.store.clusters[cluster].scope is None:
+            self.join(peer)
         match action:
             case "put":
                 peer.put(key, value)
@@ -97,11 +110,53 @@ class Node:
                 self.world.mesh.suspicion.reconsider(cluster)
             case "round":
                 self.world.mesh.refresh()
-                self.work()
+                self.rounds.work()
             case "own":
-                self.world.say("cluster1", *saying("cluster1", 3 if how % 2 else what, which, how))
+                self.own(*saying("cluster1", 3 if how % 2 else what, which, how))
+            case "restart":
+                self.restart()
+            case "heed":
+                self.heed(OWN_KINDS[(3 * how + which) % len(OWN_KINDS)])
             case _:
                 self.refresh()
+
+    def own(self, kind: Kind, built: records.Records) -> None:
+        """Our own cluster says something, which is heard if the daemon listens already."""
+        if self.world.store.synced("cluster1", [kind]):
+            self.world.say("cluster1", kind, built)
+        else:
+            named = {key.removeprefix(prefix(kind, "cluster1")): value.encode() for key, value in built.items()}
+            self.world.content |= {("cluster1", kind, name): value for name, value in named.items()}
+
+    def heed(self, kind: Kind) -> None:
+        """The list of a kind of our own cluster is there, if it was not."""
+        if self.world.store.synced("cluster1", [kind]):
+            return
+        said = {name: value for (_, of, name), value in self.world.content.items() if of is kind}
+        self.world.store.apply("cluster1", kind, Changes(said), now=0.0)
+        self.world.store.listed("cluster1", kind, now=0.0)
+
+    def restart(self) -> None:
+        """A new process on the same maps: it knows of whom it has a file, and has heard nobody."""
+        world = World(content=self.world.content, heard=False, ids={"cluster1": 1}, allowed=self.world.allowed)
+        held = {name: self.maps.dump(name) for name in MAPS}
+        for name, entries in held.items():
+            world.maps.restore(name, entries)
+        world.mesh.restore(restore(held, max_clusters=255))
+        for cluster, peer in self.peers.items():
+            peer.store = world.store
+            peer.forget()
+            if cluster not in self.gone:
+                world.store.expect(cluster)
+        self._work_on(world)
+
+    def hear(self, cluster: str) -> None:
+        """All that it says."""
+        if cluster == "cluster1":
+            for kind in OWN_KINDS:
+                self.heed(kind)
+        elif cluster not in self.gone:
+            self.act("hear", cluster, 0, 1, 0)
 
     def renumber(self, peer: Peer, what: int, which: int, how: int) -> None:
         """The cluster gets another ID and writes everything anew; the reader connects again and sees it."""
@@ -137,26 +192,28 @@ class Node:
 
     def refresh(self) -> None:
         self.world.refresh()
-        self.work()
-
-    def work(self) -> None:
-        """One round on the maps."""
-        self.now += 60.0
-        one = self.reconciler
-        for item in one.retries.due(self.now):
-            one.delta.touch(item)
-        if (round := one.delta.plan()) is not None:
-            one.record(execute(round, one.target, one.shape, one.delta.realised, one.delta.possible), self.now)
-        one.settle(self.now)
+        self.rounds.work()
 
     def end(self) -> None:
         """All is heard, and nothing fails any more."""
-        for peer in self.peers.values():
-            if peer.cluster not in self.gone:
-                peer.catch_up()
-        self.maps.fails = lambda op, map, key: False
+        for cluster in ("cluster1", *REMOTES):
+            self.hear(cluster)
+        self.maps.fails = no_faults
         for _ in range(20):
             self.refresh()
+
+    def is_contested(self) -> bool:
+        """Two clusters claim an address of a pod or a node, or a prefix; or one offers another's pods as backends."""
+        mesh, found = self.world.mesh, restore(self.maps.content, max_clusters=255)
+        claims = [*mesh.addresses.conflicts(), *mesh.nodes.conflicts(), *mesh.prefixes.blocked]
+        offers = [
+            (ip_address(address), peer.number)
+            for cluster, peer in self.peers.items()
+            for service in self.world.store.records(cluster, Kind.SERVICE).values()
+            for address in cast(Service, service).backends or ()
+        ]
+        foreign = [offer for offer in offers if found.owner(offer[0]) not in (0, offer[1])]
+        return bool(claims or foreign) or "conflict" in self.world.refused().values()
 
     def model(self) -> World:
         """Another node that is told at once what the etcds hold."""
@@ -188,7 +245,7 @@ def test_any_history_of_several_peers_ends_as_a_full_recompute(
     model = node.model()
     assert node.world.picture() == model.picture()
     assert node.world.refused() == model.refused()
-    assert not node.reconciler.retries.failures
+    assert not node.rounds.failing
     wanted = {name: entries for name, entries in node.world.maps.desired.items() if entries}
     assert {name: entries for name, entries in node.maps.content.items() if entries} == wanted
 
@@ -206,6 +263,45 @@ def test_a_history_with_everything_in_it() -> None:
         node.act(action, "cluster2", 1, 2, 3)
     for action in ("hear", "lose", "round", "part", "round", "put", "back", "round", "allow", "find"):
         node.act(action, "cluster2", 1, 3, 3)
+    for action in ("restart", "refresh", "own", "heed", "step", "round", "part", "refresh", "heed", "back", "restart"):
+        node.act(action, "cluster2", 1, 2, 3)
     node.end()
     assert node.world.picture() == node.model().picture()
     assert node.maps.content["md_ipcache"]
+
+
+SAID = [
+    *(("own", "cluster2", 3, which, 3) for which in (1, 2)),
+    *(("put", cluster, 1, which, 1) for which, cluster in enumerate(REMOTES, 1)),
+    ("put", "cluster2", 2, 1, 2),
+    ("put", "cluster3", 0, 1, 1),
+]
+"""Something in each map, so that there is something to lose."""
+HEARING = st.lists(st.sampled_from(["cluster1", *REMOTES]) | st.tuples(st.sampled_from(REMOTES), st.integers(0, 3)))
+
+
+@given(st.lists(STEP, max_size=30), st.integers(0, 999), HEARING)
+@settings(max_examples=300)
+def test_a_restart_after_any_history_writes_nothing_whoever_is_heard_first(
+    steps: list[tuple[str, str, int, int, int]], seed: int, order: list[str | tuple[str, int]]
+) -> None:
+    """Where two claim the same it shows only when all were heard which of them is to be believed."""
+    node = Node(seed)
+    for step in [*SAID, *steps]:
+        node.act(*step)
+    for cluster in REMOTES:
+        node.world.mesh.welcome(cluster)
+    node.end()
+    writes, is_contested = list(node.maps.writes), node.is_contested()
+    node.restart()
+    for who in [*order, "cluster1", *REMOTES]:
+        if isinstance(who, str):
+            node.hear(who)
+        else:
+            node.act("connect", who[0], 0, 1, 0)
+            node.act("step", who[0], 0, 3, who[1])
+        if not is_contested:
+            node.refresh()
+    node.refresh()
+    assert node.maps.writes[len(writes) :] == []
+    assert node.world.mesh.restored

@@ -19,7 +19,7 @@ class FakeMaps:
         self.content: dict[str, dict[bytes, bytes]] = {name: {} for name in MAPS}
         self.sizes = dict(sizes or {})
         self.writes: list[tuple[str, str, bytes]] = []
-        self.fails: Callable[[str, str, bytes], bool] = lambda op, map, key: False
+        self.fails: Callable[[str, str, bytes], bool] = no_faults
 
     def dump(self, map: str) -> dict[bytes, bytes]:
         return dict(self.content[map])
@@ -46,6 +46,10 @@ class FakeMaps:
                 raise MapError(map, "delete", EIO)
             self.writes.append(("delete", map, key))
             self.content[map].pop(key, None)
+
+
+def no_faults(op: str, map: str, key: bytes) -> bool:
+    return False
 
 
 def random_faults(seed: int, *, share: float = 0.1) -> Callable[[str, str, bytes], bool]:

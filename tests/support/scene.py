@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -25,13 +26,14 @@ from meshd.daemon.restoration import restore
 from meshd.daemon.routetarget import RouteTarget
 from meshd.daemon.wantedroutes import BOTH
 from tests.support import records
-from tests.support.kernel import FakeInterfaces, FakeMaps
+from tests.support.kernel import FakeInterfaces, FakeMaps, random_faults
 from tests.support.kernelroutes import FakeExports, FakeRoutes
 from tests.support.ports import free_port
 from tests.support.proxied import ProxiedCluster, new_authority
 from tests.support.surroundings import FakeSurvey
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+"""Longer than a cluster that was refused may have to wait until it is tried again (30 s)."""
 
 
 @dataclass
@@ -49,7 +51,6 @@ class Scene:
     health_port: int = field(default_factory=free_port)
     reconciled: list[dict[str, set[str]]] = field(default_factory=list)
     """Frontends with their backends as each daemon called itself reconciled."""
-    """How many frontends stood when a daemon said that all is in the kernel."""
     kernel: PinnedMaps | None = None
     """Real maps in the place of the fake ones."""
 
@@ -118,7 +119,10 @@ async def until(fact: Callable[[], object], what: str = "") -> None:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """Every tenth write to the maps fails. A test that cannot wait for what it reads, as it is about texts or about the
+    writes themselves, says `scene.maps.fails = no_faults`.
+    """
     authority = new_authority(tmp_path / "ca")
     one = ProxiedCluster(tmp_path, "cluster1", authority, tmp_path / "certs1")
     two = ProxiedCluster(tmp_path, "cluster2", authority, tmp_path / "certs2")
@@ -143,6 +147,9 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             | records.service("cluster2", 2, "default/rebel-base", "20.0.0.1", "20.0.0.2")
         )
         made = Scene(tmp_path, authority, one, two)
+        seed = crc32(request.node.name.encode())
+        print(f"one write to the maps in ten fails, seed {seed}")
+        made.maps.fails = random_faults(seed)
         made.interfaces.add(ip_address("10.0.0.1"), 7)
         yield made
     finally:

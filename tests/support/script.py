@@ -27,10 +27,10 @@ from meshd.daemon.podtarget import PodShape, PodTarget
 from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes
-from meshd.reconcile.execution import execute
 from meshd.reconcile.loop import Reconciler
 from tests.support import records
 from tests.support.kernel import FakeInterfaces, FakeMaps, random_faults
+from tests.support.rounds import Rounds
 from tests.support.surroundings import answers
 from wire.codec import Scope
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
@@ -38,7 +38,6 @@ from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind, prefix
 IDS = {"cluster1": 1, "cluster2": 2, "cluster3": 3}
 KINDS = {"node": Kind.NODE, "ip": Kind.IP, "service": Kind.SERVICE, "local": Kind.LOCAL_SERVICE}
 OWN, NODE = "cluster1", "n1"
-TRIES = 40
 
 
 class Node:
@@ -58,6 +57,7 @@ class Node:
         self.mesh.restore(restore(held, max_clusters=255))
         for cluster in IDS:
             self.store.expect(cluster)
+        self.rounds = Rounds(self.maps, self.pods)
 
     def join(self, cluster: str) -> None:
         self.members.join(cluster, IDS[cluster])
@@ -65,26 +65,11 @@ class Node:
 
     def settle(self) -> None:
         """Rounds until nothing is left to do."""
-        now = 0.0
         while self.mesh.refresh():
             pass
         self.mesh.surround(answers(self.mesh.nodes.needs()))
         self.mesh.refresh()
-        for _ in range(TRIES):
-            for reconciler in (self.maps, self.pods):
-                self._round(reconciler, now)
-            now += 60.0
-            if not self.maps.retries.failures and not self.pods.retries.failures:
-                return
-
-    def _round(self, reconciler: Reconciler, now: float) -> None:
-        for item in reconciler.retries.due(now):
-            reconciler.delta.touch(item)
-        round = reconciler.delta.plan()
-        if round is not None:
-            delta = reconciler.delta
-            reconciler.record(execute(round, reconciler.target, reconciler.shape, delta.realised, delta.possible), now)
-        reconciler.settle(now)
+        self.rounds.settle()
 
 
 class Script:

@@ -1,5 +1,5 @@
 """Runs a script about one service, ns/s of cluster1, as node n1 in zone a sees it: the objects, then what each backend
-is to be. It is run twice: on the pure merge, and on the daemon's mesh with strict maps.
+is to be. It is run twice: on the pure merge, and on the daemon's mesh with strict maps that fail now and then.
 
     annotations service.cilium.io/global=true …     of cluster1's Service; none: it is not there
     policy Local                                    internalTrafficPolicy
@@ -35,8 +35,9 @@ from meshd.daemon.restoration import restore
 from meshd.daemon.store import Store
 from meshd.daemon.watch import Changes
 from meshd.reconcile.delta import Delta
-from meshd.reconcile.execution import execute
-from tests.support.kernel import FakeMaps
+from meshd.reconcile.loop import Reconciler
+from tests.support.kernel import FakeMaps, random_faults
+from tests.support.rounds import Rounds
 from wire.codec import Scope, encode
 from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
 from wire.local import LocalBackend, LocalService, ServicePort
@@ -105,12 +106,17 @@ class Pure:
 
 
 class Meshed:
-    """The daemon's mesh on strict maps: the lines are the merge's, once the maps were found to agree with them."""
+    """The daemon's mesh on strict maps of which every tenth write fails: the lines are the merge's, once the maps were
+    found to agree with them.
+    """
 
-    def __init__(self) -> None:
-        self.store, self.maps, self.delta = Store(lambda: None), FakeMaps(), Delta(MapShape())
+    def __init__(self, seed: int = 0) -> None:
+        self.store, self.maps = Store(lambda: None), FakeMaps()
+        self.maps.fails = random_faults(seed)
+        reconciler = Reconciler("maps", MapTarget(self.maps), MapShape())
+        self.rounds = Rounds(reconciler)
         members = Members("cluster1", 1, max_clusters=255)
-        self.mesh = Mesh(self.store, members, node="n1", maps=self.delta, pods=Delta(PodShape()))
+        self.mesh = Mesh(self.store, members, node="n1", maps=reconciler.delta, pods=Delta(PodShape()))
         for cluster, number in IDS.items():
             members.join(cluster, number)
             self.store.accept(cluster, Scope(cluster, number, identity_range(number)))
@@ -127,11 +133,8 @@ class Meshed:
             self._say(cluster, Kind.SERVICE, NAME, encode(record) if record else None)
         while self.mesh.refresh():
             pass
-        if round := self.delta.plan():
-            outcome = execute(round, MapTarget(self.maps), MapShape(), self.delta.realised, {})
-            for map, written in outcome.done.items():
-                self.delta.record(map, written)
-            assert not outcome.failed
+        self.rounds.settle()
+        assert not self.rounds.failing
         service = self.mesh.merging.merge(NAME)
         self._agree(service)
         return list(_lines(service)) if service else ["not global"]
