@@ -115,8 +115,11 @@ def _amount(text: str) -> Amount:
 
 
 def _min_healthy(text: str) -> MinHealthy | None:
-    low, dash, high = text.partition("-")
-    return MinHealthy(_amount(low.strip()), _amount(high.strip()) if dash else None)
+    first, dash, second = text.partition("-")
+    low, high = _amount(first.strip()), _amount(second.strip()) if dash else None
+    if high and high.is_percent is low.is_percent and high.value < low.value:
+        raise ValueError("has a second mark below the first")
+    return MinHealthy(low, high)
 
 
 def _drained(text: str) -> frozenset[str]:

@@ -23,18 +23,23 @@ ANSWERS = 16
 Event = dict[str, Any]
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[a-z0-9]([-a-z0-9.]*[a-z0-9])?){0,2}")
 _NUMBERS = re.compile(r"[0-9./:]+")
+_IDENTITY = re.compile(r"[0-9]{1,10}")
+_LABEL = re.compile(r"(?:k8s:|any:)?([^:=]+=.*|reserved:[a-z-]+)")
 
 
 def _who(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """A value that no packet can ever match would look like a mesh without drops."""
-    if value is None or "=" in value or value.isdigit():
+    if value is None or _IDENTITY.fullmatch(value):
         return value
+    if label := _LABEL.fullmatch(value):
+        return label[1]
     if _NAME.fullmatch(value) and not _NUMBERS.fullmatch(value):
         return value
     try:
         ip_network(value, strict=False)
     except ValueError as error:
-        reason = f"{value!r} is no address, prefix, [CLUSTER/]NAMESPACE/POD, cluster, identity or label KEY=VALUE"
+        whom = "address, prefix, [CLUSTER/]NAMESPACE/POD, cluster, identity or label (KEY=VALUE, reserved:NAME)"
+        reason = f"{value!r} is no {whom}"
         raise click.BadParameter(reason, ctx, option) from error
     return value
 
@@ -64,13 +69,16 @@ def monitor(
 ) -> None:
     """Shows every drop, and verdicts on new connections, with who, whose, and by which rule.
 
-    WHO is an address, a prefix, [CLUSTER/]NAMESPACE/POD, a cluster, an identity's number or a label KEY=VALUE.
+    WHO is an address, a prefix, [CLUSTER/]NAMESPACE/POD, a cluster, an identity's number, a label KEY=VALUE or
+    reserved:NAME.
 
     The kernel tells at most 500 events a second, CPU and reason; what is not told is counted, and said. Alike events
     are one line with a count. JSON: one object a line.
 
     Exit codes: 0 ok, 2 no daemon answers.
     """
+    if counters and (drops or source or destination or last or seconds is not None):
+        raise click.UsageError("--counters counts all packets and ends: it goes with --instance and --output only")
     answers, errors = ask(run_dir, instance, "/v1/drops" if counters else f"/v1/verdicts/{1 << 62}")
     for error in errors:
         click.echo(error, err=True)
@@ -79,12 +87,12 @@ def monitor(
     if counters:
         _show_counters(run_dir, instance, output)
         return
-    followed: dict[Path, _Follower] = {}
+    followed: dict[Path, Follower] = {}
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         for path in daemon_sockets(run_dir, instance):
             if path not in followed:
-                followed[path] = _Follower(path, last, output)
+                followed[path] = Follower(path, last, output)
             followed[path].show(lambda event: _is_wanted(event, drops, source, destination))
         if deadline is not None and time.monotonic() >= deadline:
             return
@@ -92,7 +100,7 @@ def monitor(
 
 
 @dataclass(slots=True)
-class _Follower:
+class Follower:
     """One daemon: what it told is shown once; what it could not tell is said."""
 
     path: Path
@@ -100,6 +108,7 @@ class _Follower:
     output: str
     seen: int | None = None
     suppressed: int = field(default=0, init=False)
+    is_lost: bool = field(default=False, init=False)
 
     def show(self, wanted: Callable[[Event], bool]) -> None:
         try:
@@ -113,10 +122,17 @@ class _Follower:
                     continue
                 self._show(answer, wanted)
                 self.seen = answer["next"]
+                self._tell(lost="")
                 if self.seen == answer["told"]:
                     return
-        except SocketError:
-            return
+        except SocketError as error:
+            self._tell(lost=str(error))
+
+    def _tell(self, lost: str) -> None:
+        """Silence of a daemon is no sign that nothing was dropped."""
+        if bool(lost) is not self.is_lost:
+            self.is_lost = bool(lost)
+            click.echo(lost or f"{self.path}: answers again", err=True)
 
     def _show(self, answer: Event, wanted: Callable[[Event], bool]) -> None:
         name = self.path.parent.name
@@ -142,6 +158,8 @@ def _show_counters(run_dir: Path, instance: str | None, output: str) -> None:
         if output == "json":
             click.echo(json.dumps({"instance": path.parent.name, "reasons": counts}))
             continue
+        if not any(found["packets"] for found in counts.values()):
+            click.echo(f"{path.parent.name}: nothing was dropped since its maps were made")
         for reason, found in counts.items():
             if found["packets"]:
                 what = "dropped" if found["dropped"] else "passed"
@@ -159,9 +177,9 @@ def is_meant(party: Event, who: str) -> bool:
     """Whether `who`, as the options take it, means this party of an event."""
     if who in (party["address"], party["cluster"], party["pod"], f"{party['cluster']}/{party['pod']}"):
         return bool(who)
-    if who.isdigit():
+    if _IDENTITY.fullmatch(who):
         return bool(int(who) == party["identity"])
-    if "=" in who:
+    if _LABEL.fullmatch(who):
         return who in list(party["labels"])
     try:
         return ip_address(party["address"]) in ip_network(who, strict=False)

@@ -10,7 +10,8 @@ is to be. It is run twice: on the pure merge, and on the daemon's mesh with stri
     unshared cluster2                               its record says shared: false
     session-affinity 100                            ClientIP, seconds
     forget cluster2                                 what this cluster said; `forget own`: cluster1's backends
-    expect                                          frontends with their backends: used (share), or not and why
+    expect                                          frontends with their backends: used (share), or not and why; what
+                                                    the Service says of how one is chosen stands before them
       30.1.1.1:80/TCP
         10.0.0.1:8080 used 50%
         20.0.0.1:80 not ready
@@ -232,6 +233,10 @@ def _zones(words: list[str]) -> list[str]:
 def _lines(service: GlobalService) -> Iterator[str]:
     if not service.is_global:
         yield "not global"
+    if service.balancing:
+        yield f"chosen {service.balancing}"
+    if service.session_affinity_timeout_s:
+        yield f"session affinity {service.session_affinity_timeout_s} s"
     for frontend in service.frontends:
         yield endpoint_text((frontend.address, frontend.port, PROTOCOLS[frontend.protocol]))
         weights = frontend.weights or (1,) * len(frontend.backends)

@@ -166,3 +166,8 @@ def test_a_cluster_of_which_all_terminate_comes_after_those_that_have_active_one
     rules = Rules(preferences=Preferences(priority=("c1", "c2", "c3")))
     assert used([("c1", "terminating"), ("c2", "active"), ("c3", "active")], rules) == ["c2"]
     assert used([("c1", "active"), ("c2", "active"), ("c3", "active")], rules) == ["c1"]
+
+
+def test_a_node_without_a_name_has_no_backends_of_its_own() -> None:
+    """internalTrafficPolicy Local: a backend without a node is on no node."""
+    assert used([("c1", "active")], Rules(node_only=True, node="")) == []
