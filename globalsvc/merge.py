@@ -59,6 +59,7 @@ class GlobalService:
     """A service as this node realises it. `unmatched` are candidates of no frontend. `problems` are sentences.
 
     Not `is_global`: its annotation cannot be understood, so it has no frontends, and a problem says why.
+    `clusters`: those that its annotations name.
     """
 
     name: str
@@ -68,6 +69,7 @@ class GlobalService:
     session_affinity_timeout_s: int = 0
     balancing: Balancing | None = None
     unmatched: tuple[Candidate, ...] = ()
+    clusters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def merge(
         session_affinity_timeout_s=local.session_affinity_timeout_s,
         balancing=annotations.preferences.balancing,
         unmatched=(*refused, *_unmatched(offers, frontends)),
+        clusters=annotations.preferences.clusters,
     )
 
 

@@ -79,6 +79,11 @@ class Preferences:
     zone_hints: bool = False
     balancing: Balancing | None = None
 
+    @property
+    def clusters(self) -> frozenset[str]:
+        """Those that are named."""
+        return self.drained.union(self.priority, self.weights)
+
 
 NO_PREFERENCES = Preferences()
 

@@ -20,14 +20,14 @@ RETAINED = "kept: its cluster was not heard since the daemon started"
 
 def list_services(daemon: Daemon) -> list[Json]:
     """Every global service of this cluster with its frontends and how many backends these have."""
-    services = daemon.mesh.services
+    services, strangers = daemon.mesh.services, _strangers(daemon)
     return [
         {
             "name": name,
             "frontends": [
                 {"frontend": _frontend_text(key), "backends": len(services.placed(key))} for key in summary.frontends
             ],
-            "problems": list(summary.problems),
+            "problems": [*summary.problems, *strangers.get(name, ())],
         }
         for name, summary in sorted(services.summaries.items())
     ]
@@ -35,7 +35,8 @@ def list_services(daemon: Daemon) -> list[Json]:
 
 def service_findings(daemon: Daemon) -> list[str]:
     """A sentence for each problem of a service, the first few."""
-    bad = daemon.mesh.services.with_problems
+    known, strangers = daemon.mesh.services.with_problems, _strangers(daemon)
+    bad = known | {name: (*known.get(name, ()), *sentences) for name, sentences in strangers.items()}
     found = [f"service {name}: {problem}" for name in sorted(bad)[:PROBLEMS_SHOWN] for problem in bad[name]]
     if len(bad) > PROBLEMS_SHOWN:
         found.append(f"and {len(bad) - PROBLEMS_SHOWN} more services with problems: `meshd service list`")
@@ -56,14 +57,27 @@ def explain_service(daemon: Daemon, name: str) -> Json:
     if service is None or not service.is_global:
         others = sorted(daemon.mesh.merging.remote(name))
         offered = f"; {', '.join(others)} would share it" if others else ""
-        reason = f"this cluster has no Service {name} that is annotated global{offered}"
+        unclear = "whether it is to be global cannot be understood"
+        reason = unclear if service else f"this cluster has no Service {name} that is annotated global{offered}"
         return answer | {"reason": reason, "problems": list(service.problems) if service else []}
     return answer | {
-        "problems": list(service.problems),
+        "problems": [*service.problems, *_strangers(daemon).get(name, ())],
         "session_affinity_timeout_s": service.session_affinity_timeout_s,
         "balancing": str(service.balancing or daemon.mesh.services.balancing),
         "frontends": [_frontend(daemon, service, frontend) for frontend in service.frontends],
         "unmatched": [_candidate(candidate) for candidate in service.unmatched],
+    }
+
+
+def _strangers(daemon: Daemon) -> dict[str, list[str]]:
+    """A sentence for each cluster that a service's annotations name and that is none here: one letter too many would
+    drain nothing and say nothing.
+    """
+    known = {daemon.config.cluster, *(remote.cluster for remote in daemon.remotes())}
+    return {
+        name: [f"its annotations name {cluster}, which is no cluster of this mesh (yet)" for cluster in sorted(strange)]
+        for name, clusters in daemon.mesh.services.naming.items()
+        if (strange := clusters - known)
     }
 
 

@@ -59,6 +59,8 @@ class Services:
         self._claims: Claims[FrontendKey, Wanted] = Claims(lambda name: ())
         self.summaries: dict[str, Summary] = {}
         self.with_problems: dict[str, tuple[str, ...]] = {}
+        self.naming: dict[str, frozenset[str]] = {}
+        """Clusters that a service's annotations name."""
         self._published: dict[FrontendKey, Published] = {}
         self._retained: dict[FrontendKey, tuple[Endpoint, ...]] = {}
         self._order: dict[FrontendKey, tuple[Endpoint, ...]] = {}
@@ -147,6 +149,7 @@ class Services:
         for name in names:
             before = self.summaries.pop(name, None)
             self.with_problems.pop(name, None)
+            self.naming.pop(name, None)
             service = self._merge(name)
             after = self._wanted(service) if service else {}
             if service and (after or service.problems):
@@ -172,6 +175,8 @@ class Services:
         self.summaries[service.name] = Summary(tuple(wanted), problems)
         if problems:
             self.with_problems[service.name] = problems
+        if service.clusters:
+            self.naming[service.name] = service.clusters
 
     def _publish(self, key: FrontendKey) -> Wishes:
         """What changes in the entries of one frontend and of the backends it uses."""

@@ -38,7 +38,7 @@ def _backends(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def test_explain_gives_the_reason_of_the_selection_and_list_the_numbers(scene: Scene) -> None:
-    async with scene.daemon():
+    async with scene.daemon() as daemon:
         await until(lambda: len(scene.backends().get(FRONTEND, ())) == 4, "both clusters")
         service = records.local_service("cluster1", "default/rebel-base", "30.1.1.1", "10.0.0.1")
         ((key, text),) = service.items()
@@ -59,12 +59,22 @@ async def test_explain_gives_the_reason_of_the_selection_and_list_the_numbers(sc
         assert listed.exit_code == 1  # a problem
         assert "default/rebel-base" in listed.output
         assert "perhaps" in listed.output
+        value["annotations"] = {"io.cilium/global-service": "true", "meshd.io/drain-clusters": "cluster2,cluster22"}
+        scene.one.etcd.put_all({key: json.dumps(value)})
+        drained = {"20.0.0.1:8080/TCP": (False, "its cluster is drained")}
+        await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1"}} and not daemon.mesh.services.with_problems)
+        assert (await explained(scene)).items() >= drained.items()
+        sentence = "its annotations name cluster22, which is no cluster of this mesh (yet)"
+        for words in ("explain", "service", "default/rebel-base"), ("service", "list"):
+            answer = await ask(scene, *words, "-o", "json")
+            assert (answer.exit_code, [each["problems"] for each in json.loads(answer.stdout)]) == (1, [[sentence]])
+        assert f"service default/rebel-base: {sentence}" in Report(daemon).status()["findings"]
         value["annotations"] = {"io.cilium/global-service": "maybe"}
         scene.one.etcd.put_all({key: json.dumps(value)})
         await until(lambda: scene.backends() == {}, "not global")
         unclear = await ask(scene, "explain", "service", "default/rebel-base")
         assert unclear.exit_code == 1
-        assert "NOT GLOBAL" in unclear.output
+        assert "NOT GLOBAL: whether it is to be global cannot be understood" in unclear.output
         assert "'maybe' is neither true nor false" in unclear.output
         assert "maybe" in (await ask(scene, "service", "list")).output
         missing = await ask(scene, "explain", "service", "default/none")
