@@ -1,4 +1,7 @@
-"""The certificate authority of a mesh: made once, loaded to sign leaves. ECDSA P-256, valid for 10 years."""
+"""The certificate authority of a mesh: made once, loaded to sign leaves. ECDSA P-256, valid for 10 years.
+
+One that was made elsewhere may have another elliptic curve, or RSA as Cilium's.
+"""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -6,7 +9,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from certs.names import CertsError
@@ -19,13 +22,15 @@ CA_VALIDITY = timedelta(days=3652)
 BACKDATING = timedelta(hours=24)  # a verifier whose clock is behind must not see a certificate of the future
 DEFAULT_COMMON_NAME = "meshd CA"
 
+SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
     """What signs leaves. `bundle` is the PEM text that verifiers get: this CA's certificate, perhaps another's too."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: SigningKey = field(repr=False)
     bundle: bytes
 
 
@@ -60,10 +65,11 @@ def load_ca(directory: Path) -> Authority:
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise CertsError(f"the CA in {folder} cannot be read: {error}") from error
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        for certificate in certificates:
-            if certificate.public_key() == key.public_key():
-                return Authority(certificate, key, bundle)
+    if not isinstance(key, SigningKey):
+        raise CertsError(f"the CA in {folder} cannot sign: its key is neither EC nor RSA; use another CA")
+    for certificate in certificates:
+        if certificate.public_key() == key.public_key():
+            return Authority(certificate, key, bundle)
     raise CertsError(f"the CA in {folder} is broken: its key belongs to none of its certificates; restore the pair")
 
 
@@ -74,7 +80,7 @@ def subject(common_name: str) -> x509.Name:
         raise CertsError(f"invalid common name {common_name!r}: it must have 1 to 64 characters") from error
 
 
-def encode_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+def encode_key(key: SigningKey) -> bytes:
     """The key as unencrypted PKCS#8 PEM, which grpc and openssl read."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -39,7 +39,7 @@ def init_command(dir: Path, common_name: str) -> None:
     try:
         init_ca(dir, common_name=common_name, now=datetime.now(UTC))
     except (CertsError, OSError) as error:
-        raise Refusal(str(error)) from error
+        raise Refusal.of(error) from error
     click.echo(f"made {dir / CA_FOLDER}")
 
 
@@ -64,7 +64,7 @@ def issue_command(
             folder = issue(authority, leaf, out or dir, now=datetime.now(UTC), names=names, addresses=addresses)
             click.echo(f"issued {leaf.common_name} in {folder}")
     except (CertsError, OSError) as error:
-        raise Refusal(str(error)) from error
+        raise Refusal.of(error) from error
 
 
 @certs.command("show")
@@ -74,14 +74,14 @@ def show_command(dir: Path, output: str) -> None:
     """Show the certificates of a directory and how many days they have left."""
     try:
         found = list_certificates(dir, now=datetime.now(UTC))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Refusal(f"{dir} is no folder: name the one that `meshd certs init` made") from error
     except OSError as error:
-        raise Refusal(str(error)) from error
+        raise Refusal.of(error) from error
     if output == "json":
         click.echo(json.dumps([dataclasses.asdict(summary) for summary in found], indent=2))
-    else:
+    elif found:
         _print_table(dir, found)
+    else:
+        click.echo(f"no certificate is in {dir}")
 
 
 def _print_table(directory: Path, found: list[Summary]) -> None:

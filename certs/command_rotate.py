@@ -1,6 +1,6 @@
 """`meshd certs rotate`: new leaves in place of old ones, and a new CA in three steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,14 +39,14 @@ def rotate_command(
         if step:
             if leaves or days_left is not None:
                 raise Refusal("--ca takes no LEAF and no --days-left: it concerns all leaves")
-            lines = rotate_ca(dir, out or (dir,), Step(step), now=now)
+            lines: Iterable[str] = rotate_ca(dir, out or (dir,), Step(step), now=now)
         else:
             span = None if days_left is None else timedelta(days=days_left)
-            lines = list(_rotate(leaves, dir, out or (dir,), span, now=now))
+            lines = _rotate(leaves, dir, out or (dir,), span, now=now)
+        for line in lines:  # as they come: what was done before a failure was done
+            click.echo(line)
     except (CertsError, OSError) as error:
-        raise Refusal(str(error)) from error
-    for line in lines:
-        click.echo(line)
+        raise Refusal.of(error) from error
 
 
 def _rotate(

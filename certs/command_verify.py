@@ -1,6 +1,7 @@
 """`meshd certs verify`: says what is wrong with certificate files, or why a proxy refuses a reader."""
 
 import dataclasses
+import ipaddress
 import json
 import sys
 from collections.abc import Mapping
@@ -13,13 +14,14 @@ from rich.markup import escape
 
 from certs.checks import Finding, Purpose
 from certs.files import Files, check_directory, check_files
-from certs.names import CertsError
+from certs.names import CertsError, check_host_name
 from certs.options import Refusal, directory
 from certs.probe import probe
 
 Results = Mapping[str, list[Finding]]
 
 _OK, _DEGRADED, _BROKEN = 0, 1, 2
+_MAX_PORT = 65535
 
 
 @click.command("verify")
@@ -56,9 +58,11 @@ def verify_command(
     now = datetime.now(UTC)
     try:
         if dir:
-            if connect or folder or cert:
-                raise Refusal("--dir goes with no --folder, --cert or --connect")
+            if connect or folder or cert or key or ca or purpose or name:
+                raise Refusal("--dir goes with no other option but --output: it verifies all that is there")
             results: Results = check_directory(dir, now=now)
+            if not results:
+                raise Refusal(f"no certificate is in {dir}: name the directory that holds the folders of `issue`")
         else:
             files = _files(folder, cert, key, ca)
             subject = str(folder or cert)
@@ -68,7 +72,7 @@ def verify_command(
             else:
                 results = {subject: check_files(files, now=now, purpose=wanted, name=name, subject=subject)}
     except (CertsError, OSError) as error:
-        raise Refusal(str(error)) from error
+        raise Refusal.of(error) from error
     if output == "json":
         plain = {subject: [dataclasses.asdict(one) for one in found] for subject, found in results.items()}
         click.echo(json.dumps(plain, indent=2))
@@ -87,13 +91,28 @@ def _files(folder: Path | None, cert: Path | None, key: Path | None, ca: Path | 
 
 def _probe(connect: str, files: Files, name: str, *, now: datetime) -> Results:
     host, colon, port = connect.rpartition(":")
-    if not (colon and host and port.isdecimal()):
+    host = host.strip("[]")
+    if not (colon and _is_host(host) and port.isdecimal() and int(port) <= _MAX_PORT):
         raise Refusal(f"--connect {connect!r}: give HOST:PORT, for example 172.18.1.10:2379")
     if not name:
         raise Refusal("--connect needs --name: the name that the proxy must answer to, CLUSTER.mesh.cilium.io")
-    probed = probe(host.strip("[]"), int(port), files, name=name, now=now)
+    if not _is_host(name):
+        raise Refusal(f"--name {name!r}: give a DNS name without wildcard, or an IP address")
+    probed = probe(host, int(port), files, name=name, now=now)
     subject = f"{connect} ({probed.peer})" if probed.peer else connect
     return {subject: probed.findings}
+
+
+def _is_host(text: str) -> bool:
+    """Whether it can be asked for: a DNS name or an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        try:
+            check_host_name(text)
+        except CertsError:
+            return False
+    return True
 
 
 def _print(results: Results) -> None:

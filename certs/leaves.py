@@ -55,7 +55,8 @@ def _check_owner(folder: Path, leaf: Leaf) -> None:
         return
     owner = [str(name.value) for name in old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if owner != [leaf.common_name]:
-        raise CertsError(f"{folder} holds a certificate of {owner}, not {leaf.common_name}: choose another directory")
+        whose = ", ".join(owner) or "nobody"
+        raise CertsError(f"{folder} holds a certificate of {whose}, not {leaf.common_name}: choose another directory")
 
 
 def _alternative_names(leaf: Leaf, names: Iterable[str], addresses: Iterable[str]) -> list[x509.GeneralName]:
@@ -83,7 +84,6 @@ def _sign(
             f"the CA ended on {issuer.not_valid_after_utc:%Y-%m-%d}: make a new one with `meshd certs init`"
         )
     usage = ExtendedKeyUsageOID.SERVER_AUTH if leaf.kind is Kind.SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
-    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject(leaf.common_name))
@@ -96,8 +96,16 @@ def _sign(
         .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
+        .add_extension(_key_id_of(authority), critical=False)
     )
     if alternatives:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return builder.sign(authority.key, hashes.SHA256())
+
+
+def _key_id_of(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    try:
+        own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:  # of a CA that was made elsewhere
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)

@@ -9,12 +9,20 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from certs.names import CertsError
+
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Makes `folder` hold exactly these files, in one step. Raises OSError; the old folder then stays as it was."""
+    """Makes `folder` hold exactly these files, in one step. Raises OSError; the old folder then stays as it was.
+
+    Raises CertsError for a plain folder, which somebody has copied there: that cannot be replaced in one step.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        aside = f".{folder.name}.0"
+        raise CertsError(f"{folder} is a plain folder: rename it to {aside}, and make it a symlink to that")
     folder.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     generation = _new_generation(folder)
     try:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from certs.authority import init_ca, load_ca
 from certs.names import CertsError
@@ -44,6 +46,15 @@ def test_mixed_pair_is_refused(tmp_path: Path) -> None:
 def test_garbage_is_refused(tmp_path: Path) -> None:
     replace_folder(tmp_path / "ca", {"ca.crt": b"x", "ca.key": b"y"})
     with pytest.raises(CertsError, match="cannot be read"):
+        load_ca(tmp_path)
+
+
+def test_a_key_that_signs_no_leaves_is_named(tmp_path: Path) -> None:
+    made = init_ca(tmp_path, now=NOW)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key = ed25519.Ed25519PrivateKey.generate().private_bytes(encoding, form, serialization.NoEncryption())
+    replace_folder(tmp_path / "ca", {"ca.crt": made.bundle, "ca.key": key})
+    with pytest.raises(CertsError, match="neither EC nor RSA"):
         load_ca(tmp_path)
 
 

@@ -37,6 +37,18 @@ def test_refusals_are_clear(tmp_path: Path) -> None:
     both = run(certs, ["issue", "server-c1", "remote-C2", "--dir", str(tmp_path)])
     assert "invalid cluster name 'C2'" in both.output
     assert not (tmp_path / "server").exists()  # all names are checked before the first is issued
+    run(certs, ["issue", "server-c1", "--dir", str(tmp_path)])
+    other = run(certs, ["issue", "server-c2", "--dir", str(tmp_path)])
+    assert "server holds a certificate of c1.mesh.cilium.io, not c2.mesh.cilium.io" in other.output
+
+
+def test_folders_without_certificates_are_named(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    nothing = run(certs, ["show", "--dir", str(tmp_path)])
+    assert (nothing.exit_code, nothing.output) == (0, f"no certificate is in {tmp_path}\n")
+    absent = run(certs, ["show", "--dir", str(tmp_path / "none")])
+    assert absent.exit_code == REFUSED
+    assert f"Error: {tmp_path / 'none'}: No such file or directory; is it the right path" in absent.output
 
 
 def test_expired_and_unreadable_are_shown(tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_the_ca_step_by_step(tmp_path: Path) -> None:
     assert seen == [(2, 2, True), (2, 2, True), (1, 1, True)]
 
 
+def test_what_was_done_before_a_failure_is_said(tmp_path: Path) -> None:
+    run("init", "--dir", tmp_path)
+    run("issue", "remote-c2", "remote-c3", "--dir", tmp_path)
+    (tmp_path / "remote-c3").unlink()
+    copied = next(tmp_path.glob(".remote-c3.*"))
+    copied.rename(tmp_path / "remote-c3")
+    done = run("rotate", "--dir", tmp_path)
+    assert done.exit_code == REFUSED
+    assert f"rotated remote-c2 in {tmp_path / 'remote-c2'}" in done.output
+    assert "remote-c3 is a plain folder" in done.output
+
+
 def test_refusals_are_clear(tmp_path: Path) -> None:
     run("init", "--dir", tmp_path)
     absent = run("rotate", "remote-c2", "--dir", tmp_path)

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from certs.authority import init_ca
@@ -60,7 +61,22 @@ def test_usage_errors_are_clear(tmp_path: Path) -> None:
     assert "give HOST:PORT" in verify("--folder", folder, "--connect", "nowhere", "--name", "x").output
     assert "needs --name" in verify("--folder", folder, "--connect", "127.0.0.1:1").output
     assert "goes with no" in verify("--dir", tmp_path, "--folder", folder).output
+    assert "goes with no" in verify("--dir", tmp_path, "--name", "x").output
     assert verify("--dir", tmp_path / "none").exit_code == REFUSED
+    nothing = verify("--dir", tmp_path)
+    assert (nothing.exit_code, "no certificate is in" in nothing.output) == (REFUSED, True)
+
+
+@pytest.mark.parametrize("address", ["a..b:1", ".foo:1", ":1", "127.0.0.1:99999", "127.0.0.1:-1", "é:1"])
+def test_an_address_that_cannot_be_one(tmp_path: Path, address: str) -> None:
+    done = verify("--folder", tmp_path, "--connect", address, "--name", "c1.mesh.cilium.io")
+    assert (done.exit_code, "give HOST:PORT" in done.output) == (REFUSED, True)
+
+
+@pytest.mark.parametrize("name", [".", ".foo", "a..b", "*.mesh.cilium.io", "x" * 300])
+def test_a_name_that_cannot_be_one(tmp_path: Path, name: str) -> None:
+    done = verify("--folder", tmp_path, "--connect", "127.0.0.1:1", "--name", name)
+    assert (done.exit_code, "give a DNS name" in done.output) == (REFUSED, True)
 
 
 def test_a_probe_of_nothing(tmp_path: Path) -> None:

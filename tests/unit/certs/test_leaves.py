@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs.authority import Authority, init_ca
+from certs.authority import Authority, init_ca, load_ca
 from certs.checks import alternative_names
 from certs.leaves import issue
 from certs.names import CertsError, Kind, Leaf
@@ -110,3 +110,21 @@ def test_bad_dns_names_are_named(tmp_path: Path, authority: Authority, name: str
 def test_bad_address_is_named(tmp_path: Path, authority: Authority) -> None:
     with pytest.raises(CertsError, match=r"'172\.18\.1'"):
         issue(authority, Leaf(Kind.SERVER, "c1"), tmp_path, now=NOW, addresses=["172.18.1"])
+
+
+@pytest.mark.parametrize("algorithm", ["rsa:2048", "ec"])
+def test_a_ca_that_openssl_made(tmp_path: Path, algorithm: str) -> None:
+    """As Cilium's, which is RSA; and without an identifier of its key, which leaves name their issuer by."""
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "conf").write_text(
+        "[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\nbasicConstraints=critical,CA:TRUE\n"
+        "subjectKeyIdentifier=none\n"
+    )
+    command = ["openssl", "req", "-x509", "-newkey", algorithm, "-nodes", "-subj=/CN=theirs", "-days=30"]
+    command += ["-pkeyopt", "ec_paramgen_curve:P-384"] if algorithm == "ec" else []
+    command += ["-config", str(tmp_path / "conf"), "-keyout", str(tmp_path / "ca/ca.key")]
+    subprocess.run([*command, "-out", str(tmp_path / "ca/ca.crt")], check=True, capture_output=True)
+    folder = issue(load_ca(tmp_path), Leaf.parse("remote-c2"), tmp_path, now=NOW)
+    command = ["openssl", "verify", "-purpose", "sslclient", "-CAfile", str(folder / "ca.crt")]
+    done = subprocess.run([*command, str(folder / "tls.crt")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

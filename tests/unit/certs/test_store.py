@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from certs.names import CertsError
 from certs.store import replace_folder
 
 
@@ -48,3 +49,16 @@ def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
         replace_folder(tmp_path / "a", {"file": b"new", "no/where": b""})
     assert (tmp_path / "a" / "file").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.1", "a"]
+
+
+def test_a_folder_that_was_copied_is_left_alone_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    with pytest.raises(CertsError, match=r"plain folder: rename it to \.a\.0"):
+        replace_folder(folder, {"file": b"new"})
+    assert (folder / "file").read_text() == "old"
+    folder.rename(tmp_path / ".a.0")  # as it says
+    folder.symlink_to(".a.0")
+    replace_folder(folder, {"file": b"new"})
+    assert (folder / "file").read_text() == "new"
