@@ -23,6 +23,7 @@ class Relay:
         self._there.set()
         self._back.set()
         self.accepted = 0
+        self._left: int | None = None  # bytes that may still come back before the network is cut by itself
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay")
         self._thread.start()
@@ -38,6 +39,18 @@ class Relay:
             self._end_pipes()
 
         self._do(act)
+
+    def cut_after(self, size: int) -> None:
+        """Cuts the network when so many more bytes have come back from the target."""
+
+        def act() -> None:
+            self._left = size
+
+        self._do(act)
+
+    @property
+    def is_cut(self) -> bool:
+        return self._refusing
 
     def stall(self, *, there: bool = True, back: bool = True) -> None:
         """Nothing passes any more and nobody is told: connections stay open, new ones hang.
@@ -89,6 +102,13 @@ class Relay:
         for task in self._tasks:
             task.cancel()
 
+    def _count(self, size: int) -> None:
+        if self._left is not None and (left := self._left - size) <= 0:
+            self._left, self._refusing = None, True
+            self._end_pipes()
+        elif self._left is not None:
+            self._left = left
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._refusing:
@@ -105,8 +125,8 @@ class Relay:
             far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
             writers.append(far_writer)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, far_writer, self._there))
-                group.create_task(_pump(far_reader, writer, self._back))
+                group.create_task(_pump(reader, far_writer, self._there, lambda size: None))
+                group.create_task(_pump(far_reader, writer, self._back, self._count))
         except* OSError:
             pass  # one end is gone: so is the other
         finally:
@@ -114,11 +134,14 @@ class Relay:
                 each.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: asyncio.Event, count: Callable[[int], None]
+) -> None:
     """Passes bytes on while the network flows. Raises ConnectionError at the end of either side."""
     while chunk := await reader.read(_CHUNK):
         await flow.wait()
         writer.write(chunk)
         await writer.drain()
+        count(len(chunk))
     await flow.wait()  # an end is not seen through a black hole either
     raise ConnectionResetError

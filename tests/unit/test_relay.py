@@ -67,6 +67,23 @@ def test_a_cut_ends_both_sides_and_refuses(relay: Relay, listener: socket.socket
         assert relay.accepted == 3
 
 
+def test_a_cut_after_some_bytes(relay: Relay, listener: socket.socket) -> None:
+    with connect(relay) as near, listener.accept()[0] as far:
+        relay.cut_after(3)
+        far.sendall(b"12")
+        assert hears(near) == b"12"
+        assert not relay.is_cut
+        far.sendall(b"3")
+        assert hears(near) == b"3"
+        with contextlib.suppress(ConnectionResetError):
+            assert hears(near) == b""
+        assert relay.is_cut
+    relay.resume()
+    with connect(relay) as near, listener.accept()[0] as far:
+        far.sendall(b"1234")
+        assert hears(near) == b"1234"
+
+
 def test_what_stalled_never_arrives_after_a_renewal(relay: Relay, listener: socket.socket) -> None:
     with connect(relay) as near, listener.accept()[0] as far:
         relay.stall()
