@@ -45,8 +45,22 @@ class HistoryLost(UpstreamAway):
     """What was heard so far has no continuation at this etcd; str(error) says why."""
 
 
+class Identity:
+    """Which etcd is at the other end, which may be reached over several connections: the first answer says it."""
+
+    def __init__(self) -> None:
+        self._cluster_id: int | None = None
+
+    def check(self, header: rpc_pb2.ResponseHeader) -> None:
+        """Raises HistoryLost if another one answers now."""
+        if self._cluster_id is None:
+            self._cluster_id = header.cluster_id
+        elif header.cluster_id != self._cluster_id:
+            raise HistoryLost(f"etcd {header.cluster_id:x} answers for {self._cluster_id:x}")
+
+
 class Connection:
-    """Range and Watch at etcd; every failure is UpstreamAway, compaction Overtaken.
+    """Range and Watch at one etcd; every failure is UpstreamAway, compaction Overtaken, another etcd HistoryLost.
 
     Lists go over grpc.aio. The watch, which costs with every commit, has a connection of its own.
     """
@@ -54,6 +68,7 @@ class Connection:
     def __init__(self, channel: grpc.aio.Channel, target: str, context: ssl.SSLContext | None) -> None:
         self._target = target
         self._context = context
+        self._identity = Identity()
         self._range = channel.unary_unary(
             "/etcdserverpb.KV/Range",
             request_serializer=rpc_pb2.RangeRequest.SerializeToString,
@@ -89,6 +104,7 @@ class Connection:
             if error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 raise Overtaken(str(error.details())) from error
             raise _away(error) from error
+        self._identity.check(response.header)
         return response
 
     async def version(self) -> str:
@@ -115,7 +131,7 @@ class Connection:
             async with open_call(self._target, "/etcdserverpb.Watch/Watch", self._context) as call:
                 create = rpc_pb2.WatchCreateRequest(key=START, range_end=END, start_revision=revision, fragment=True)
                 call.send(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
-                watch = Watch(call)
+                watch = Watch(call, self._identity)
                 async with asyncio.timeout(_TIMEOUT_S):
                     await watch.commits()  # that it is there
                 yield watch
@@ -128,8 +144,9 @@ class Connection:
 class Watch:
     """Answers of the one watch; `header` is the last answer's."""
 
-    def __init__(self, call: Following) -> None:
+    def __init__(self, call: Following, identity: Identity) -> None:
         self._call = call
+        self._identity = identity
         self.header = rpc_pb2.ResponseHeader()
 
     async def commits(self) -> list[CommitData]:
@@ -143,6 +160,7 @@ class Watch:
                 response = rpc_pb2.WatchResponse.FromString(await self._call.read())
             except DecodeError as error:
                 raise UpstreamAway(f"etcd's answer is no WatchResponse: {error}") from error
+            self._identity.check(response.header)
             self.header = response.header
             if response.compact_revision:
                 raise Overtaken(f"compacted up to {response.compact_revision}")

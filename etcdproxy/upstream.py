@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 LOOK_BACK = 10_000  # revisions that a new history reaches back, if etcd still has them
 _MAX_CHANGED = 20_000  # keys that a new history may have to catch up with, else it reaches back less far
 _MAX_WAIT_S = 3.0
+_NEW_GENERATION = "meshd/v1/generation changed"
 
 
 class State(StrEnum):
@@ -124,11 +125,14 @@ class Upstream:
             await self._follow(watch)
 
     async def _check_continues(self, connection: Connection) -> None:
-        header = (await connection.range(rpc_pb2.RangeRequest(key=START, count_only=True))).header
-        heard = self._hub.history.revision
+        answer = await connection.range(rpc_pb2.RangeRequest(key=GENERATION_KEY))
+        header, heard = answer.header, self._hub.history.revision
         if not is_same_history(header, cluster_id=self._etcd_cluster_id, revision=heard):
             here, there = f"{header.cluster_id:x} at {header.revision}", f"{self._etcd_cluster_id:x} at {heard}"
             raise HistoryLost(f"this is etcd {here}, the one heard before was {there}")
+        # Restored from a copy, and written to since: neither its id nor its revision shows it.
+        if b"".join(kv.value for kv in answer.kvs) != generation_of(self._hub.history):
+            raise HistoryLost(_NEW_GENERATION)
 
     async def _list(self, connection: Connection) -> tuple[History, Goal, rpc_pb2.ResponseHeader]:
         everything = rpc_pb2.RangeRequest(key=START, range_end=END, count_only=True)
@@ -170,19 +174,14 @@ class Upstream:
         self._note_synced()
         while True:
             commits = await watch.commits()
+            self._note_store(watch.header)
             while commits:
                 known, commits = cut_at_generation(commits)
                 self._hub.apply(known)
-                self._check_generation(generation)
-            self._check_store(watch.header)
+                if generation_of(self._hub.history) != generation:
+                    raise HistoryLost(_NEW_GENERATION)
 
-    def _check_generation(self, before: bytes) -> None:
-        if generation_of(self._hub.history) != before:
-            raise HistoryLost("meshd/v1/generation changed")
-
-    def _check_store(self, header: rpc_pb2.ResponseHeader) -> None:
-        if header.cluster_id != self._etcd_cluster_id:
-            raise HistoryLost(f"etcd {header.cluster_id:x} answers for {self._etcd_cluster_id:x}")
+    def _note_store(self, header: rpc_pb2.ResponseHeader) -> None:
         store = self._hub.store
         if (header.member_id, header.raft_term) != (store.member_id, store.raft_term):
             self._hub.update_store(replace(store, member_id=header.member_id, raft_term=header.raft_term))

@@ -206,6 +206,36 @@ async def test_lower_revisions_are_never_taken_for_the_same_history(etcd: Etcd, 
         assert [kv.key for kv in (await reading.range(STATE, STATE_END)).kvs] == [b"cilium/state/a"]
 
 
+async def test_a_restored_etcd_that_was_written_to_since_is_no_continuation(etcd: Etcd, proxy: Proxy) -> None:
+    """Its id is the same, its revision higher; only the generation, which the agent renews, tells."""
+    etcd.put("meshd/v1/generation", "one")
+    etcd.put("cilium/state/a", "1")
+    snapshot = etcd.directory / "copy"
+    etcd.stop()
+    shutil.copytree(etcd.directory / "data", snapshot)
+    etcd.start()
+    lost = put_many(etcd, 20)
+    proxy.start()
+    async with reader(proxy, proxy.certificate("remote-c2")) as reading, reading.watch(STATE, STATE_END) as watch:
+        before = (await reading.range(STATE)).header
+        assert before.revision == lost[-1]
+        etcd.stop()
+        etcd.wipe()
+        shutil.copytree(snapshot, etcd.directory / "data")
+        own_port, etcd.port = etcd.port, free_port()
+        etcd.start()  # where the proxy does not see it
+        etcd.put("meshd/v1/generation", "two")
+        while etcd.put("cilium/state/b", "2") <= lost[-1]:
+            pass
+        etcd.stop()
+        etcd.port = own_port
+        etcd.start()
+        await assert_stream_ends(watch, before.cluster_id)
+        after = await reading.range(STATE, STATE_END)
+        assert [kv.key for kv in after.kvs] == [b"cilium/state/a", b"cilium/state/b"]
+        assert after.header.cluster_id != before.cluster_id
+
+
 async def test_compaction_that_overtakes_the_proxy_cancels_without_inventing(etcd: Etcd, proxy: Proxy) -> None:
     put_many(etcd, 3)
     proxy.start()
