@@ -9,7 +9,16 @@ from certs.pair import Pair, load_pair
 
 logger = logging.getLogger(__name__)
 
-_Signature = tuple[tuple[int, int, int], ...]
+Signature = tuple[int, int, int]
+
+
+def signature_of(path: Path) -> Signature:
+    """What is another one when the file is, or any symlink on the way to it; a missing file has one, too."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_ctime_ns, status.st_size)
 
 
 class LivePair:
@@ -48,14 +57,5 @@ class LivePair:
             logger.error("certificate not reloaded, the old one is kept", extra={"reason": problem})
         self.problem = problem
 
-    def _sign(self) -> _Signature:
-        """What changes when the files do; a missing file counts as changed."""
-        signature = []
-        for path in self._files:
-            try:
-                status = path.stat()
-            except OSError:
-                signature.append((0, 0, 0))
-            else:
-                signature.append((status.st_ino, status.st_mtime_ns, status.st_size))
-        return tuple(signature)
+    def _sign(self) -> tuple[Signature, ...]:
+        return tuple(map(signature_of, self._files))

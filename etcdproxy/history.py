@@ -18,6 +18,7 @@ MAX_EVENTS = 100_000
 MAX_BYTES = 64 << 20
 _EVENT_OVERHEAD = 200  # bytes that Python needs around one kept change, roughly
 _MAX_VIEWS = 16
+_MANY = 1 << 40  # keys: more than there are, and a number that one can still be added to
 _EMPTY = 1  # the revision of an etcd before its first write: a history that begins there lacks nothing
 _TRIM_TO = 7 / 8  # of the bounds: moving the list's rest is paid once for many commits
 
@@ -128,7 +129,11 @@ class History:
         return islice(self._commits, start, None)
 
     def read(self, interval: Interval, *, revision: int = 0, limit: int = 0) -> Page:
-        """The entries of an interval as of a revision that is not ahead (0: now); limit 0: all. Raises Compacted."""
+        """The entries of an interval as of a revision that is not ahead (0 or less: now); limit 0: all.
+
+        Raises Compacted.
+        """
+        revision, limit = max(revision, 0), min(limit, _MANY)
         if revision and revision < self.base:
             raise Compacted(self.base + 1)
         if interval.is_empty:

@@ -71,6 +71,7 @@ class Hub:
         self._shelf = Shelf()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waited = 0
+        self._given_up = 0  # waiters that nobody waits for any more
         self._header = (-1, b"")
 
     @property
@@ -165,9 +166,10 @@ class Hub:
         try:
             await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
-            self._waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
-            heapq.heapify(self._waiters)
             return False
+        finally:
+            if self.history.revision < revision:
+                self._give_up()
         return True
 
     def _tell(self, group: Group, begin: int) -> None:
@@ -199,6 +201,14 @@ class Hub:
         if len(group.watchers) > 1:
             self._shelf.put(group, batch, begin, end)
         return batch
+
+    def _give_up(self) -> None:
+        """One waiter waits no more. They are swept out when they are half of all: a peer can make very many."""
+        self._given_up += 1
+        if self._given_up * 2 > len(self._waiters):
+            self._waiters = [waiter for waiter in self._waiters if not waiter[2].done()]
+            heapq.heapify(self._waiters)
+            self._given_up = 0
 
     def _release_waiters(self) -> None:
         while self._waiters and self._waiters[0][0] <= self.history.revision:

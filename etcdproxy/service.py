@@ -31,6 +31,7 @@ STALL_S = 30.0
 _SWEEP_S = 5.0
 _NOTIFY_S = 600.0  # as etcd
 
+_NO_METHOD = "unknown method"
 _NO_KEY = "etcdserver: key is not provided"
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
@@ -61,7 +62,8 @@ class Service:
         method = self._methods.get(call.path)
         try:
             if method is None:
-                raise Refused(StatusCode.UNIMPLEMENTED, f"unknown method {call.path[:200]}")
+                self.note_refusal(self._admit(call), _NO_METHOD, call.address, call.path.encode())
+                raise Refused(StatusCode.UNIMPLEMENTED, f"{_NO_METHOD} {call.path[:200]}")
             await method(call)
         except Refused as refused:
             call.finish(refused.status)
@@ -120,20 +122,20 @@ class Service:
 
     async def _range(self, call: Call) -> None:
         body = await call.read_only()
-        peer, granted = self._admit(call)
+        peer = self._admit(call)
         try:
             request = rpc_pb2.RangeRequest.FromString(body)
         except DecodeError:
             self._refuse(call, peer, b"", StatusCode.INVALID_ARGUMENT, "meshd: not a RangeRequest")
         if not request.key:
             self._refuse(call, peer, b"", StatusCode.INVALID_ARGUMENT, _NO_KEY)
-        if not allows(granted, Interval.of_request(request.key, request.range_end)):
-            self._refuse(call, peer, request.key, StatusCode.PERMISSION_DENIED, DENIED)
+        self._authorise(call, peer, request)
         await self._await_ready()
-        peer.ranges += 1
-        self._audit.read(peer, request.key)
         if request.revision > self._hub.history.revision and not await self._hub.reach(request.revision, _AHEAD_WAIT_S):
             raise Refused(StatusCode.OUT_OF_RANGE, _FUTURE)
+        self._authorise(call, peer, request)  # by the rules of now, if there was something to wait for
+        peer.ranges += 1
+        self._audit.read(peer, request.key)
         try:
             answer = answer_range(self._hub.history, request, self._hub.header())
         except Compacted:
@@ -157,18 +159,19 @@ class Service:
 
     async def _status(self, call: Call) -> None:
         await call.read_only()
-        peer, granted = self._admit(call)
-        if not granted:
-            self._refuse(call, peer, b"", StatusCode.PERMISSION_DENIED, DENIED)
+        peer = self._admit(call)
         await self._await_ready()
+        if not self.policy.granted(call.name):
+            self._refuse(call, peer, b"", StatusCode.PERMISSION_DENIED, DENIED)
         call.answer(answer_status(self._hub.store, self._hub.history.revision, self._hub.header()))
         call.finish(OK)
 
     async def _watch(self, call: Call) -> None:
-        peer, granted = self._admit(call)
+        peer = self._admit(call)
         await self._await_ready()
         if excess := self.peers.excess_streams(peer):
             self._refuse(call, peer, b"", StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
+        granted = self.policy.granted(call.name)  # of now: rules that change later end it
         conversation = Conversation(self._hub, self.peers, self._audit, peer, granted, call)
         self._open[conversation] = None
         try:
@@ -176,12 +179,16 @@ class Service:
         finally:
             del self._open[conversation]
 
-    def _admit(self, call: Call) -> tuple[Peer, tuple[Interval, ...]]:
-        """Who asks, and what that peer may read; refuses who asks too often."""
+    def _admit(self, call: Call) -> Peer:
+        """Who asks; refuses who asks too often."""
         peer = self.see(call.name)
         if excess := self.peers.excess(peer):
             self._refuse(call, peer, b"", StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")
-        return peer, self.policy.granted(call.name)
+        return peer
+
+    def _authorise(self, call: Call, peer: Peer, request: rpc_pb2.RangeRequest) -> None:
+        if not allows(self.policy.granted(call.name), Interval.of_request(request.key, request.range_end)):
+            self._refuse(call, peer, request.key, StatusCode.PERMISSION_DENIED, DENIED)
 
     def _refuse(self, call: Call, peer: Peer, key: bytes, code: StatusCode, reason: str) -> NoReturn:
         self.note_refusal(peer, reason, call.address, key)

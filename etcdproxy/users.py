@@ -5,20 +5,24 @@
     denied: [remote-cluster3]
 
 With a `users` list only the names in it have a role; without one a name says its role itself.
+
+The file is looked at several times a second: a watch of the kernel's would be one of a folder, and would miss it when a
+symlink on the way leads elsewhere, or the folder is made anew.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from watchfiles import awatch
 
+from certs.reload import signature_of
 from etcdproxy.policy import Role, Users
 
 logger = logging.getLogger(__name__)
 
-_DEBOUNCE_MS = 50
+_LOOK_S = 0.2
 
 
 class UsersError(Exception):
@@ -59,19 +63,21 @@ class LiveUsers:
     """
 
     def __init__(self, path: Path) -> None:
+        self._signature = signature_of(path)
         self.users = load_users(path)
         self.problem = ""
         self._path = path
 
     async def follow(self, changed: Callable[[Users], None]) -> None:
         """Calls `changed` with the new users whenever they are others. Never returns."""
-        # The folder is watched, not the file: a file that is replaced (as ConfigMaps are) is another file.
-        async for _ in awatch(self._path.parent, debounce=_DEBOUNCE_MS, step=_DEBOUNCE_MS, recursive=False):
-            if self.refresh():
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if signature_of(self._path) != self._signature and self.refresh():
                 changed(self.users)
 
     def refresh(self) -> bool:
         """Reads the file again; whether the users are others now. One that cannot be read changes nothing."""
+        self._signature = signature_of(self._path)  # of before it is read: a change meanwhile is seen next time
         try:
             users = load_users(self._path)
         except UsersError as error:

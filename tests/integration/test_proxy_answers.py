@@ -202,6 +202,23 @@ async def test_errors_equal_etcds(etcd: Etcd, proxy: Proxy) -> None:
                 assert answer.compact_revision > 5
 
 
+@pytest.mark.parametrize("more", [{"revision": -1}, {"revision": -(2**63)}, {"limit": 2**63 - 1}, {"limit": -(2**63)}])
+async def test_numbers_that_make_no_sense_are_answered_as_etcd_does(
+    etcd: Etcd, proxy: Proxy, more: dict[str, int]
+) -> None:
+    write_at_random(random.Random(1), etcd, 30)
+    proxy.start()
+    proxy.await_synced()
+    plain = grpc.aio.insecure_channel(etcd.address)
+    async with reader(proxy, proxy.certificate("admin-c1")) as ours, plain:
+        theirs = await Reader(plain).range(b"cilium/", b"meshd0", **more)
+        assert theirs.count > 0
+        for extra in ({}, {"sort_order": rpc_pb2.RangeRequest.DESCEND}, {"sort_target": rpc_pb2.RangeRequest.MOD}):
+            answer = await ours.range(b"cilium/", b"meshd0", **more, **extra)
+            assert sorted(kv.key for kv in answer.kvs) == [kv.key for kv in theirs.kvs]
+            assert (answer.count, answer.more) == (theirs.count, theirs.more)
+
+
 async def test_pages_survive_writes_between_them(etcd: Etcd, proxy: Proxy) -> None:
     expected = {f"cilium/state/{number:03}": "old" for number in range(100)}
     revision = etcd.put_all(expected)

@@ -1,5 +1,6 @@
 """The users file changes under a running proxy."""
 
+import shutil
 from pathlib import Path
 
 import grpc
@@ -27,7 +28,7 @@ def proxy_options(users: Path) -> tuple[str, ...]:
 
 
 def write(file: Path, text: str) -> None:
-    """Replaces the file in one step, as a ConfigMap is."""
+    """Replaces the file in one step."""
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
@@ -71,3 +72,34 @@ async def test_a_broken_file_changes_nothing_and_is_named(proxy: Proxy, users: P
         write(users, "denied: [remote-c9]")
         proxy.await_status(lambda status: not status["users"]["problem"])
         await reading.range(STATE, STATE_END)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Reached over a symlink, as the files of a ConfigMap are, and of `meshd certs`."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "users").symlink_to("first")
+    write(tmp_path / "first/users.yaml", "denied: []")
+    return tmp_path / "users"
+
+
+async def test_a_file_behind_a_symlink_or_in_a_folder_made_anew_is_followed(idle_proxy: Proxy, folder: Path) -> None:
+    idle_proxy.options = (f"--users={folder / 'users.yaml'}",)
+    idle_proxy.start()
+    certificates = [idle_proxy.certificate(name) for name in ("remote-c2", "remote-c3")]
+    async with (
+        reader(idle_proxy, certificates[0]) as two,
+        reader(idle_proxy, certificates[1]) as three,
+        two.watch(STATE, STATE_END) as first,
+        three.watch(STATE, STATE_END) as second,
+    ):
+        (folder.parent / "second").mkdir()
+        write(folder.parent / "second/users.yaml", "denied: [remote-c2]")
+        (folder.parent / "new").symlink_to("second")
+        (folder.parent / "new").rename(folder)
+        assert await first.code() is grpc.StatusCode.UNAVAILABLE
+        shutil.rmtree(folder.parent / "second")
+        (folder.parent / "second").mkdir()
+        write(folder / "users.yaml", "denied: [remote-c3]")
+        assert await second.code() is grpc.StatusCode.UNAVAILABLE
+        await two.range(STATE, STATE_END)

@@ -131,3 +131,14 @@ async def test_reach_waits_for_a_revision(hub: Hub) -> None:
     assert await waiting[0]
     assert await waiting[2]
     assert not await hub.reach(99, 0.001)
+
+
+async def test_who_waits_no_more_for_a_revision_that_never_comes_is_forgotten(hub: Hub) -> None:
+    waiting = [asyncio.ensure_future(hub.reach(1 << 62, 20)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert len(hub._waiters) <= 1
+    assert await asyncio.gather(*(hub.reach(99, 0.001) for _ in range(1000))) == [False] * 1000
+    assert len(hub._waiters) <= 1

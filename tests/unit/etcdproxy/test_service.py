@@ -4,19 +4,25 @@ import asyncio
 
 import h2.events
 import h2.settings
+from grpc import StatusCode
 
 from etcdproxy.history import History
 from etcdproxy.http2.frames import PREFIX_BYTES, message_prefix
 from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
-from etcdproxy.policy import Policy
+from etcdproxy.policy import Policy, Users
 from etcdproxy.service import Service
 from etcdproxy.store import Store
 from tests.support.entries import entry
 from tests.support.http2 import HEADERS, Pair
 from wire.proto import rpc_pb2
 
-_HEADERS = [(name, "/etcdserverpb.KV/Range" if name == ":path" else value) for name, value in HEADERS]
+
+def headers_of(method: str) -> list[tuple[str, str]]:
+    return [(name, f"/etcdserverpb.{method}" if name == ":path" else value) for name, value in HEADERS]
+
+
+_HEADERS = headers_of("KV/Range")
 _KEYS = {b"cilium/state/%03d" % number: entry(b"cilium/state/%03d" % number, b"x" * 900, 5) for number in range(100)}
 
 
@@ -73,3 +79,31 @@ async def test_an_answer_is_no_longer_counted_once_the_reader_gives_up_or_is_gon
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert service.peers.queued == 0
+
+
+async def test_what_waits_for_the_first_list_is_judged_by_the_rules_of_then() -> None:
+    service = Service(hub := Hub(), Policy("c1"), Limits(), stall_s=0)
+    pair = Pair(service.serve)
+    listing = ask(pair)
+    watching = pair.open(headers_of("Watch/Watch"))
+    create = rpc_pb2.WatchCreateRequest(key=b"cilium/state/", range_end=b"cilium/state0")
+    body = rpc_pb2.WatchRequest(create_request=create).SerializeToString()
+    pair.client.send_data(watching, message_prefix(len(body)) + body)
+    await pair.flow()
+    service.replace_policy(Policy("c1", Users(denied=frozenset({pair.session.name}))))
+    hub.replace(History(_KEYS, 10), Store(1, 2, 3), continues=False)
+    await pair.flow()
+    assert pair.trailers(listing)["grpc-message"] == "etcdserver: permission denied"
+    answer = rpc_pb2.WatchResponse.FromString(pair.body(watching)[PREFIX_BYTES:])
+    assert (answer.created, answer.canceled) == (True, True)
+    assert hub.watchers == 0
+
+
+async def test_a_write_is_refused_and_on_record() -> None:
+    service = make_service(Limits())
+    pair = Pair(service.serve)
+    stream = pair.open(headers_of("KV/Put"))
+    await pair.flow()
+    assert pair.trailers(stream)["grpc-status"] == str(StatusCode.UNIMPLEMENTED.value[0])
+    assert [(one.key, one.reason) for one in service.peers.refusals] == [("/etcdserverpb.KV/Put", "unknown method")]
+    assert service.peers.refused == {"unknown method": 1}
