@@ -76,12 +76,17 @@ def check_chain(
     path = _path(chain, authorities)
     found = [_unknown_ca(subject, path[-1], authorities)] if not _is_anchor(path[-1], authorities) else []
     found += check_validity(subject, leaf, now=now, soon=LEAF_SOON)
-    found += _check_usage(subject, leaf, purpose)
-    if purpose is Purpose.SERVER:
-        found += _check_name(subject, leaf, name)
+    found += check_use(subject, leaf, purpose=purpose, name=name)
     for issuer in path[1:]:
         found += check_ca(subject, issuer, now=now)
     return found
+
+
+def check_use(subject: str, leaf: x509.Certificate, *, purpose: Purpose, name: str) -> Iterator[Finding]:
+    """What stops a leaf from being used as that, whoever issued it; `name` as for `check_chain`."""
+    yield from _check_usage(subject, leaf, purpose)
+    if purpose is Purpose.SERVER:
+        yield from _check_name(subject, leaf, name)
 
 
 def check_ca(subject: str, certificate: x509.Certificate, *, now: datetime) -> Iterator[Finding]:

@@ -88,10 +88,7 @@ class Connection:
         if pair is None:
             opened = grpc.aio.insecure_channel(target, options=_OPTIONS)
         else:
-            try:
-                context = client_context(pair)
-            except ssl.SSLError as error:
-                raise UpstreamAway(f"our certificate for etcd cannot be used: {error}") from error
+            context = client_context(pair)
             credentials = grpc.ssl_channel_credentials(pair.authorities, pair.key, pair.certificate)
             opened = grpc.aio.secure_channel(target, credentials, options=_OPTIONS)
         async with opened as channel:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from cryptography import x509
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from etcdproxy.peers import Peer
-from etcdproxy.report import Parts
+from etcdproxy.report import Parts, tls_problem
 from etcdproxy.upstream import State
 
 
@@ -37,7 +36,8 @@ class Metrics(Collector):
         yield _counter("upstream_lists", "Lists of the whole etcd.", status.lists)
         yield _counter("upstream_resumes", "Watches continued after etcd was away.", status.resumes)
         yield _gauge("certificate_seconds_left", "Until the server certificate ends.", self._seconds_left())
-        yield _gauge("certificate_problem", "1 if changed files cannot be used.", bool(self._parts.live.problem))
+        problem = bool(tls_problem(self._parts.live))
+        yield _gauge("certificate_problem", "1 if changed files cannot be used, or readers will refuse them.", problem)
 
     def _readers(self) -> Iterator[Metric]:
         peers = self._parts.service.peers
@@ -67,8 +67,7 @@ class Metrics(Collector):
         yield ranges
 
     def _seconds_left(self) -> float:
-        leaf = x509.load_pem_x509_certificates(self._parts.live.pair.certificate)[0]
-        return (leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds()
+        return (self._parts.live.pair.leaf.not_valid_after_utc - datetime.now(UTC)).total_seconds()
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

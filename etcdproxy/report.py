@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from certs.checks import Purpose
 from certs.reload import LivePair
 from etcdproxy.hub import Hub
 from etcdproxy.peers import Peer
@@ -43,7 +44,7 @@ def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
     return {
         **facts,
         "upstream": report_upstream(parts.upstream, now),
-        "tls": {"problem": parts.live.problem, "days_left": parts.live.pair.days_left(datetime.now(UTC))},
+        "tls": {"problem": tls_problem(parts.live), "days_left": parts.live.pair.days_left(datetime.now(UTC))},
         "users": {"problem": parts.users.problem if parts.users else ""},
         "cluster_id": f"{hub.store.cluster_id:x}",
         "revision": history.revision,
@@ -58,6 +59,11 @@ def report(facts: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
         "handshakes_failed": dict(peers.handshakes_failed),
         "refusals": [refusal._asdict() for refusal in peers.refusals],
     }
+
+
+def tls_problem(live: LivePair) -> str:
+    """What is wrong with the server's certificate, but for its end; empty if nothing is."""
+    return live.problem or live.pair.misuse(Purpose.SERVER)
 
 
 def report_upstream(upstream: Upstream, now: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import random
 import socket
 import ssl
@@ -10,6 +11,8 @@ from contextlib import suppress
 
 from grpc import StatusCode
 
+from certs.checks import Purpose
+from certs.pair import Pair
 from certs.reload import LivePair
 from etcdproxy.conversation import TOO_MANY
 from etcdproxy.http2.call import Call
@@ -43,7 +46,11 @@ def make_server(service: Service, listen: str, live: LivePair) -> tuple["Server"
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
-        raise ListenError(f"cannot listen on {listen}: is the address free and one of this machine's?") from error
+        reason = str(error)
+        if isinstance(error, OSError) and error.errno:  # of a name that cannot be resolved it is negative
+            reason = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+        text = f"cannot listen on {listen} ({reason}): is the address free and one of this machine's?"
+        raise ListenError(text) from error
     listener.setblocking(False)
     return Server(service, listener, live), int(listener.getsockname()[1])
 
@@ -56,7 +63,7 @@ class Server:
         self._listener = listener
         self._live = live
         self._pair = live.pair
-        self._context = server_context(live.pair)
+        self._context = _make_context(live.pair)
         self._greeting: dict[Reader, None] = {}  # the handshake is under way, oldest first
         self._readers: dict[Reader, Peer] = {}  # the handshake is over
         self._empty = asyncio.Event()
@@ -162,10 +169,7 @@ class Server:
         self._live.refresh()
         if self._live.pair != self._pair:
             self._pair = self._live.pair
-            try:
-                self._context = server_context(self._pair)
-            except ssl.SSLError as error:
-                logger.error("certificate not used, the old one is kept", extra={"reason": str(error)})
+            self._context = _make_context(self._pair)
         return self._context
 
     def _look(self) -> None:
@@ -174,3 +178,9 @@ class Server:
         for reader in [*self._greeting, *self._readers]:
             reader.look(now)
         self._looking = loop.call_later(_LOOK_S, self._look)
+
+
+def _make_context(pair: Pair) -> ssl.SSLContext:
+    if why := pair.misuse(Purpose.SERVER):
+        logger.warning("readers will refuse this proxy's certificate", extra={"reason": why})
+    return server_context(pair)

@@ -97,12 +97,13 @@ class Upstream:
                 await self._serve(connection)
         except UpstreamAway as error:
             if isinstance(error, Overtaken | HistoryLost):
-                logger.warning("etcd must be listed anew", extra={"etcd": self.target, "reason": str(error)})
+                self._note_list_anew(str(error))
                 self._resumable = False
                 self._continues = self._continues and not isinstance(error, HistoryLost)
+            elif self._synced:
+                self._note_away(str(error))
             if not self._synced:
                 raise
-            self._note_away(str(error))
 
     async def _serve(self, connection: Connection) -> None:
         if self._resumable:
@@ -196,8 +197,14 @@ class Upstream:
         self._synced = True
         self.status.state, self.status.since, self.status.problem = State.SYNCED, time.monotonic(), ""
 
+    def _note_list_anew(self, problem: str) -> None:
+        logger.warning("etcd must be listed anew", extra={"etcd": self.target, "reason": problem})
+        self.status.state, self.status.since, self.status.problem = State.STARTING, time.monotonic(), problem
+
     def _note_failure(self, attempt: RetryCallState) -> None:
-        self._note_away(str(attempt.outcome.exception()) if attempt.outcome else "")
+        error = attempt.outcome.exception() if attempt.outcome else None
+        if not isinstance(error, Overtaken | HistoryLost):  # then it is there, and something else was said of it
+            self._note_away(str(error))
 
     def _note_away(self, problem: str) -> None:
         if self.status.state is not State.AWAY:  # said once, not at every attempt

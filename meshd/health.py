@@ -1,5 +1,6 @@
 """Health and metrics of a process over plain HTTP: `/healthz`, `/readyz`, `/metrics`."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -40,8 +41,17 @@ async def serve_health(
     try:
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-        except (OSError, ValueError) as error:
-            raise HealthListenError(f"cannot listen on {listen}: {error}") from error
+        except (OSError, ValueError, OverflowError) as error:
+            raise HealthListenError(f"cannot listen on {listen}: {_reason(error)}") from error
         yield
     finally:
         await runner.cleanup()
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case OSError(errno=int(number)) if number > 0:  # asyncio's own words say the address again
+            return os.strerror(number)
+        case OSError():
+            return error.strerror or str(error)
+    return "it must be IP:PORT with a port of at most 65535"

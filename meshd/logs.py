@@ -29,7 +29,8 @@ class KeyValueFormatter(logging.Formatter):
 
 def _text(value: Any) -> str:
     text = str(value)
-    return repr(text) if not text or any(character in ' "\n=' for character in text) else text
+    plain = text.isprintable() and not any(character in ' "=' for character in text)
+    return text if text and plain else repr(text)  # which commands no terminal, and begins no line of its own
 
 
 def configure_logging(level: int) -> None:

@@ -27,6 +27,7 @@ from etcdproxy.users import LiveUsers, UsersError
 from meshd.config import ConfigError, load
 from meshd.etcd import Endpoint, EtcdSettings
 from meshd.health import HealthListenError, serve_health
+from meshd.single import alone
 from meshd.socket import serve
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,10 @@ def proxy(path: Path | None, print_config: bool, **flags: object) -> None:
         click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)
         return
     live, endpoint, users = _load_files(config)
+    lock, remedy = config.socket.with_suffix(".lock"), "stop that one first, or give this one another --instance"
     try:
-        asyncio.run(run(config, live, endpoint, users))
+        with alone(lock, remedy=remedy):
+            asyncio.run(run(config, live, endpoint, users))
     except ListenError as error:
         raise ConfigError(f"--listen: {error}") from error
     except HealthListenError as error:
@@ -123,22 +126,32 @@ def _load_files(config: ProxyConfig) -> tuple[LivePair, Endpoint, LiveUsers | No
 
 
 async def run(config: ProxyConfig, live: LivePair, endpoint: Endpoint, users: LiveUsers | None) -> None:
-    """Runs until SIGTERM or SIGINT. Raises ListenError or HealthListenError."""
+    """Runs until SIGTERM or SIGINT; SIGHUP: looks at its files again. Raises ListenError or HealthListenError."""
     hub = Hub()
     upstream = Upstream(endpoint.target, hub, pair=endpoint.renewed)
     service = Service(hub, Policy(config.cluster, users.users if users else Users()), config.limits)
     server, port = make_server(service, config.listen, live)
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+
+    def use(changed: Users) -> None:
+        service.replace_policy(Policy(config.cluster, changed))
+
+    def look() -> None:
+        live.refresh()
+        if users and users.refresh():
+            use(users.users)
+
+    loop.add_signal_handler(signal.SIGHUP, look)
     facts = {"cluster": config.cluster, "listen": config.listen}
     parts = Parts(hub, upstream, service, live, users)
     api = serve(config.socket, {"/v1/status": partial(report, facts, parts)})
     async with api, _health(config, parts), asyncio.TaskGroup() as group:
         tasks = [group.create_task(upstream.run()), group.create_task(service.run())]
         if users:
-            follow = users.follow(lambda changed: service.replace_policy(Policy(config.cluster, changed)))
-            tasks.append(group.create_task(follow))
+            tasks.append(group.create_task(users.follow(use)))
         await server.start()
         extra = {"cluster": config.cluster, "listen": config.listen, "port": port, "descriptors": raise_file_limit()}
         logger.info("proxy listens", extra=extra)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from meshd.config import ConfigError
 
@@ -12,11 +13,10 @@ from meshd.config import ConfigError
 @contextmanager
 def alone(path: Path, remedy: str = "stop that one first") -> Iterator[None]:
     """While the block lasts nobody else gets past here with this file, which goes with the block. Raises ConfigError,
-    with the remedy, if somebody has it.
+    with the remedy, if somebody has it, or if no file can be there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     while True:
-        with path.open("a+") as file:
+        with _open(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -39,3 +39,11 @@ def stands(opened: int, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(opened), path.stat())
     return False
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.open("a+")
+    except OSError as error:
+        raise ConfigError(f"the lock {path} cannot be made: {error.filename}: {error.strerror}") from error

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from meshd.config import ConfigError
+
 TIMEOUT_S = 5.0
 _CONTROL = re.compile(rb"\\\\|\\[rbf]|\\u00[01][0-9a-f]|\x7f|\xc2[\x80-\x9f]")
 """In JSON, what a terminal would take for a command; a backslash that stands for itself is passed over."""
@@ -27,25 +29,34 @@ async def serve(path: Path, routes: Mapping[str, Callable[..., object]]) -> Asyn
     """Serves GET of each route (`/v1/status`) with what its function returns (awaited, if that can be), as JSON, while
     the context lasts. Names in a route (`/v1/services/{namespace}/{name}`) are the function's arguments.
 
-    A socket left behind by a process that died is replaced.
+    A socket left behind by a process that died is replaced. Raises ConfigError if none can be there.
     """
     application = web.Application()
     for route, answer in routes.items():
         application.router.add_get(route, _handler(answer))
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    previous = os.umask(0o177)
     try:
-        await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(previous)
-    try:
-        yield
+        await _listen(runner, path)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, path: Path) -> None:
+    previous = os.umask(0o177)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.unlink(missing_ok=True)
+        await web.UnixSite(runner, str(path)).start()
+    except OSError as error:
+        where, why = error.filename or path, error.strerror or error
+        raise ConfigError(f"--run-dir: no socket can be made there: {where}: {why}") from error
+    finally:
+        os.umask(previous)
 
 
 def _handler(answer: Callable[..., object]) -> Callable[[web.Request], Any]:

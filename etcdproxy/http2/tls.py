@@ -1,6 +1,5 @@
 """TLS: what readers meet, in which words it is said why one was not let in, and how we come to etcd."""
 
-import os
 import ssl
 from typing import Any
 
@@ -29,40 +28,25 @@ _CODES = {
 
 
 def server_context(pair: Pair) -> ssl.SSLContext:
-    """TLS 1.2 or later, mutual. Raises ssl.SSLError if OpenSSL cannot use the pair."""
+    """TLS 1.2 or later, mutual."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata=pair.authorities.decode())
     context.set_alpn_protocols(_ALPN)
     # A session taken up again would not be asked for its certificate.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    _load_chain(context, pair)
+    pair.load_into(context)
     return context
 
 
 def client_context(pair: Pair) -> ssl.SSLContext:
-    """How we show ourselves to etcd, and whom we believe. Raises ssl.SSLError if OpenSSL cannot use the pair."""
+    """How we show ourselves to etcd, and whom we believe."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and name
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=pair.authorities.decode())
     context.set_alpn_protocols(_ALPN[:1])
-    _load_chain(context, pair)
+    pair.load_into(context)
     return context
-
-
-def _load_chain(context: ssl.SSLContext, pair: Pair) -> None:
-    # OpenSSL wants files, and these texts must be the ones that were checked: files in memory, gone when closed.
-    chain, key = os.memfd_create("certificate"), os.memfd_create("key")
-    try:
-        for descriptor, text in ((chain, pair.certificate), (key, pair.key)):
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(text)
-        context.load_cert_chain(f"/proc/self/fd/{chain}", f"/proc/self/fd/{key}")
-    finally:
-        os.close(chain)
-        os.close(key)
 
 
 def peer_name(certificate: dict[str, Any] | None) -> str:

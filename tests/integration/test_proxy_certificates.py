@@ -1,6 +1,9 @@
 """Certificates of both sides change, end, or were made by a clock that is off, while a reader watches."""
 
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +20,7 @@ from certs.probe import probe
 from certs.rotation import Step, rotate_ca, rotate_leaf
 from tests.support.etcd import Etcd
 from tests.support.proxy import Proxy, Reader
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.etcd
 
@@ -96,6 +100,39 @@ def test_the_probe_says_why_a_real_proxy_refuses(tmp_path: Path, proxy: Proxy) -
     assert faults(proxy, early) == [Fault.NOT_YET_VALID, Fault.REFUSED]
     assert faults(proxy, proxy.server) == [Fault.WRONG_USAGE, Fault.REFUSED]
     assert faults(proxy, proxy.certificate("remote-c2"), name="c2.mesh.cilium.io") == [Fault.MISSING_NAME]
+
+
+def test_files_that_will_not_do_are_named_and_shut_nobody_out(proxy: Proxy) -> None:
+    remote, (certificate, key, bundle) = (
+        proxy.certificate("remote-c2"),
+        (proxy.certs / name for name in ("server/tls.crt", "server/tls.key", "ca/ca.crt")),
+    )
+    good = certificate.read_bytes(), key.read_bytes()
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj=/CN=weak", "-days=30"]
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    bundle.write_bytes("# für alle\n".encode("latin-1") + bundle.read_bytes())
+    assert faults(proxy, remote) == []
+    assert "does not take" in proxy.status()["tls"]["problem"]
+    certificate.write_bytes(good[0])
+    key.write_bytes(good[1])
+    assert faults(proxy, remote) == []
+    assert proxy.status()["tls"]["problem"] == ""
+    for name, file in (("tls.crt", certificate), ("tls.key", key)):
+        file.write_bytes((remote / name).read_bytes())
+    assert faults(proxy, remote) == [Fault.WRONG_USAGE, Fault.MISSING_NAME]
+    assert "may not be used as a server" in proxy.status()["tls"]["problem"]
+    log = proxy.log.read_text()
+    assert log.count("readers will refuse this proxy's certificate") == 1
+    assert "Traceback" not in log
+
+
+async def test_hangup_looks_at_the_files_and_ends_nothing(etcd: Etcd, proxy: Proxy) -> None:
+    async with reading(proxy, proxy.certificate("remote-c2")) as first, first.watch(STATE, STATE_END) as watch:
+        proxy.certificate("server-c1", addresses=["127.0.0.1"])
+        os.kill(proxy.pid, signal.SIGHUP)
+        until(lambda: "certificate reloaded" in proxy.log.read_text(), proxy.log.read_text)
+        revision = etcd.put("cilium/state/a", "1")
+        assert [event.kv.mod_revision for event in (await watch.read()).events] == [revision]
 
 
 def test_the_probe_says_why_we_refuse_a_real_proxy(tmp_path: Path, proxy: Proxy) -> None:

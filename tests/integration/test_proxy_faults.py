@@ -179,6 +179,8 @@ async def test_a_new_generation_is_another_cluster_id_that_all_proxies_agree_on(
         await assert_stream_ends(watch, before)
         for proxy in proxies:
             proxy.await_status(lambda status: status["upstream"]["lists"] == 2)
+        assert "etcd is away" not in first.log.read_text()
+        assert first.log.read_text().count("etcd must be listed anew") == 1
         after = (await one.range(STATE)).header.cluster_id
         assert (await two.range(STATE)).header.cluster_id == after != before
         async with two.watch(STATE, STATE_END, start_revision=revision) as resumed:

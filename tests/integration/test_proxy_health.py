@@ -96,13 +96,41 @@ async def test_metrics_count_what_happened(etcd: Etcd, proxy: Proxy, health: str
         assert later[(name,)] == found[(name,)]  # what a stream was told counts on when it has ended
 
 
+@pytest.mark.parametrize(
+    ("health", "why"),
+    [("127.0.0.1", "must be IP:PORT"), ("127.0.0.1:99999", "must be IP:PORT"), ("1.2.3.4:1", "assign")],
+)
+def test_an_address_that_cannot_be_one_is_named(proxy: Proxy, health: str, why: str) -> None:
+    proxy.start()
+    assert proxy.stop_code() == 3
+    log = proxy.log.read_text()
+    assert f"--health: cannot listen on {health}: " in log
+    assert why in log
+    assert "Traceback" not in log
+
+
 def test_address_in_use_is_named(proxy: Proxy, health: str, tmp_path: Path, etcd: Etcd) -> None:
     proxy.start()
     proxy.await_synced()
     second = Proxy(tmp_path / "second", etcd.url, options=(f"--health={health}",))
     second.start()
     assert second.stop_code() == 3
-    assert f"--health: cannot listen on {health}" in second.log.read_text()
+    assert f"--health: cannot listen on {health}: Address already in use\n" in second.log.read_text()
+    third = Proxy(tmp_path / "third", etcd.url)
+    third.address = proxy.address
+    third.start()
+    assert third.stop_code() == 3
+    assert f"--listen: cannot listen on {proxy.address} (Address already in use)" in third.log.read_text()
+
+
+def test_a_second_proxy_of_the_name_leaves_the_firsts_socket_alone(proxy: Proxy, etcd: Etcd) -> None:
+    proxy.start()
+    proxy.await_synced()
+    second = Proxy(proxy.directory, etcd.url, certs=proxy.certs)
+    second.start()
+    assert second.stop_code() == 3
+    assert f"proxy.lock is held by process {proxy.pid}: stop that one first, or give" in second.log.read_text()
+    proxy.await_synced()
 
 
 def test_the_process_may_open_as_many_files_as_it_is_allowed_to(proxy: Proxy) -> None:

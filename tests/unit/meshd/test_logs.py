@@ -9,6 +9,8 @@ def test_extras_follow_the_message_as_key_value() -> None:
     )
     record.cluster = "cluster2"
     record.reason = "two words"
+    record.key = "\x1b]0;cilium/\r"  # another cluster's: it commands no terminal
     assert KeyValueFormatter().format(record) == (
-        "1970-01-01T00:00:00.250Z INFO meshd.x: remote synced cluster=cluster2 reason='two words'"
+        "1970-01-01T00:00:00.250Z INFO meshd.x: remote synced cluster=cluster2 reason='two words' "
+        r"key='\x1b]0;cilium/\r'"
     )

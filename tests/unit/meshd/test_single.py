@@ -37,3 +37,12 @@ def test_the_remedy_is_the_callers(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with alone(lock), pytest.raises(ConfigError, match="give another --tag"), alone(lock, "give another --tag"):
         pass
+
+
+def test_a_place_where_no_file_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with (
+        pytest.raises(ConfigError, match=r"daemon\.lock cannot be made: .*/run: File exists"),
+        alone(tmp_path / "run" / "daemon.lock"),
+    ):
+        pass

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.config import ConfigError
 from meshd.socket import _CONTROL, SocketError, _visible, get, serve
 
 
@@ -30,6 +31,14 @@ def test_what_another_cluster_says_commands_no_terminal(text: str) -> None:
     assert not [char for char in seen if category(char) == "Cc" and char not in "\n\t"]
     if seen != text:
         assert seen == "".join(f"\\x{ord(c):02x}" if category(c) == "Cc" and c not in "\n\t" else c for c in text)
+
+
+async def test_a_place_where_no_socket_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, why in ((tmp_path / "file/c1/x.sock", "Not a directory"), (tmp_path / ("d" * 110), "path too long")):
+        with pytest.raises(ConfigError, match=f"--run-dir: no socket can be made there: .*: .*{why}"):
+            async with serve(path, {"/": dict}):
+                pass
 
 
 async def test_a_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
