@@ -6,11 +6,11 @@ from an older revision are exact. `base` is the oldest revision that can be read
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from heapq import merge
 from itertools import islice
 from typing import NamedTuple
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedDict, SortedList
 
 from etcdproxy.policy import Interval
 
@@ -138,48 +138,41 @@ class History:
             raise Compacted(self.base + 1)
         if interval.is_empty:
             return Page([], more=False, total=0)
-        overlay = self._overlay(revision) if revision and revision != self.revision else {}
-        changed = [key for key in overlay if interval.holds(key)] if overlay else []
-        if changed:
-            return self._read_changed(interval, overlay, changed, limit)
+        if revision and revision != self.revision and (view := self._view(revision)).overlay:
+            return self._read_then(interval, view, limit)
         keys = self._keys(interval, limit + 1 if limit > 0 else None)
         more = 0 < limit < len(keys)
         return Page([self._entries[key] for key in (keys[:limit] if more else keys)], more, self._count(interval))
 
-    def _read_changed(
-        self, interval: Interval, overlay: Mapping[bytes, Entry | None], changed: list[bytes], limit: int
-    ) -> Page:
-        """As `read`, where some keys were different at that revision."""
-        current = self._keys(interval, limit + 1 + len(changed) if limit > 0 else None)
-        keys = [key for key in current if key not in overlay]
-        keys += [key for key in changed if overlay[key] is not None]
-        keys.sort()
-        gone = sum(key in self._entries for key in changed)
-        total = self._count(interval) - gone + sum(overlay[key] is not None for key in changed)
+    def _read_then(self, interval: Interval, view: "_View", limit: int) -> Page:
+        """As `read`, where some keys were different at that revision. Looks at no more keys than it must."""
+        overlay, vanished = view.overlay, view.vanished.irange(interval.start, interval.end, (True, False))
+        current = self._entries.irange(interval.start, interval.end, inclusive=(True, False))
+        stood = (key for key in current if overlay.get(key, key) is not None)
+        keys = list(islice(merge(stood, vanished) if view.vanished else stood, limit + 1 if limit > 0 else None))
         more = 0 < limit < len(keys)
-        found = (overlay.get(key) or self._entries[key] for key in (keys[:limit] if more else keys))
-        return Page(list(found), more, total)
+        found = [overlay.get(key) or self._entries[key] for key in (keys[:limit] if more else keys)]
+        gone, come = (_count_within(some, interval) for some in (view.vanished, view.appeared))
+        return Page(found, more, self._count(interval) + gone - come)
 
     def _keys(self, interval: Interval, limit: int | None) -> list[bytes]:
         keys = self._entries.irange(interval.start, interval.end, inclusive=(True, False))
         return list(islice(keys, limit))
 
     def _count(self, interval: Interval) -> int:
-        end = len(self._entries) if interval.end is None else self._entries.bisect_left(interval.end)
-        return int(end - self._entries.bisect_left(interval.start))
+        return _count_within(self._entries, interval)
 
-    def _overlay(self, revision: int) -> Mapping[bytes, Entry | None]:
-        """What was different at this revision: key → entry, or None if it was not there."""
+    def _view(self, revision: int) -> "_View":
         view = self._views.get(revision)
         if view is None:
             if len(self._views) >= _MAX_VIEWS:
                 self._views.pop(next(iter(self._views)))
-            view = self._views[revision] = _View(revision, {})
+            view = self._views[revision] = _View(revision)
         for commit in self.commits_from(view.seen + 1):
             for change in commit.changes:
-                view.overlay.setdefault(change.key, change.before)
+                view.note(change)
         view.seen = self.revision
-        return view.overlay
+        return view
 
     def _trim(self) -> None:
         if self._events <= self._max_events and self._bytes <= self._max_bytes:
@@ -198,12 +191,34 @@ class History:
         self._views = {revision: view for revision, view in self._views.items() if revision >= self.base}
 
 
-@dataclass(slots=True)
 class _View:
-    """The differences between an older revision and now; `seen` is the last commit looked at."""
+    """The differences between an older revision and now; `seen` is the last commit looked at.
 
-    seen: int
-    overlay: dict[bytes, Entry | None]
+    `overlay` is what keys had then that were changed since, None: they were not there. Of these are `appeared`, which
+    are there now and were not then, and `vanished`, the reverse: sorted, so that a page costs no more for all of them.
+    """
+
+    def __init__(self, revision: int) -> None:
+        self.seen = revision
+        self.overlay: dict[bytes, Entry | None] = {}
+        self.appeared: SortedList[bytes] = SortedList()
+        self.vanished: SortedList[bytes] = SortedList()
+
+    def note(self, change: Change) -> None:
+        """Looks at the next change."""
+        key, is_there = change.key, change.after is not None
+        was_there = self.overlay.setdefault(key, change.before) is not None
+        if (change.before is not None) == is_there:  # nearly always
+            return
+        if is_there:
+            self.vanished.discard(key) if was_there else self.appeared.add(key)
+        else:
+            self.vanished.add(key) if was_there else self.appeared.discard(key)
+
+
+def _count_within(keys: SortedDict[bytes, Entry] | SortedList[bytes], interval: Interval) -> int:
+    end = len(keys) if interval.end is None else keys.bisect_left(interval.end)
+    return int(end - keys.bisect_left(interval.start))
 
 
 def _revision_of(commit: Commit) -> int:

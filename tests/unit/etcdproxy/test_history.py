@@ -58,13 +58,14 @@ def test_reads_any_kept_revision(
 
 @given(commits=st.lists(_commit, min_size=1, max_size=12))
 def test_a_pinned_read_does_not_move(commits: list[dict[bytes, bool]]) -> None:
-    history = History({b"a": put(7, b"a")}, 10)
-    everything = Interval(b"", None)
-    first = history.read(everything, revision=10)
+    history = History({key: put(7, key) for key in (b"a", b"a/2", b"b", b"c")}, 10)
+    intervals = [Interval(b"", None), Interval(b"a", b"b"), Interval(b"a/1", b"c"), Interval(b"b", b"b\0")]
+    asked = [(interval, limit) for interval in intervals for limit in (0, 1, 2)]
+    first = [history.read(interval, revision=10, limit=limit) for interval, limit in asked]
     for commit in commits:
         revision = history.revision + 1
         history.add(revision, [(key, put(revision, key) if is_put else None) for key, is_put in commit.items()])
-        assert history.read(everything, revision=10) == first
+        assert [history.read(interval, revision=10, limit=limit) for interval, limit in asked] == first
 
 
 def test_commits_say_before_and_after() -> None:
