@@ -1,6 +1,7 @@
 """The one program. A subcommand is imported only when it is called, so that `meshd status` needs no gRPC."""
 
 import difflib
+import errno
 import importlib
 import logging
 import os
@@ -100,6 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except PermissionError as error:
         click.echo(f"meshd: {error.filename}: {error.strerror}: run it as root", err=True)
         sys.exit(EXIT_USAGE)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"meshd: {error.filename or 'what it says'}: no space left", err=True)
+        sys.exit(EXIT_BROKEN)
     except (click.Abort, KeyboardInterrupt):
         # An impatient second Ctrl-C must not turn what is a clean end into a traceback or a death by the signal.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,18 +7,19 @@ from typing import Any
 
 import click
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, daemon_sockets, nobody
 from meshd.socket import SocketError, get
-from meshd.status import EXIT_OF, age_text, daemon_sockets
+from meshd.status import EXIT_OF, age_text
 
 POLL_S = 0.5
 Answer = dict[str, Any]
 
 
 @click.command()
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@RUN_DIR
+@INSTANCE
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what happens.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@OUTPUT
 @click.pass_context
 def events(ctx: click.Context, run_dir: Path, instance: str | None, follow: bool, output: str) -> None:
     """Shows joins, losses, withdrawals, quarantine and other happenings, the oldest first; as json a line each.
@@ -31,7 +32,7 @@ def events(ctx: click.Context, run_dir: Path, instance: str | None, follow: bool
         for row in sorted(rows, key=lambda row: -row["age_s"]):
             click.echo(json.dumps(row) if output == "json" else _line(row))
         if not seen:
-            click.echo(f"no daemon answers in {run_dir}: is `meshd daemon` running, with this --run-dir?", err=True)
+            click.echo(nobody(run_dir, instance), err=True)
             ctx.exit(EXIT_OF["broken"])
         if not follow:
             return

@@ -1,6 +1,7 @@
 """`meshd explain`: why something is as it is, from the daemon that decided it."""
 
 import json
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,14 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.console import standard_console
-from meshd.socket import SocketError, get
-from meshd.status import EXIT_OF, WIDTH, age_text, daemon_sockets
+from meshd.status import EXIT_OF, WIDTH, age_text
 
 Answer = dict[str, Any]
-RUN_DIR = click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-INSTANCE = click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-OUTPUT = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+_LABEL = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+_NAME = re.compile(f"{_LABEL}/{_LABEL}")
 
 
 @click.group()
@@ -37,7 +37,7 @@ def service(ctx: click.Context, name: str, run_dir: Path, instance: str | None, 
 
     Exit codes: 0 used as it says, 1 not global here, or with problems, 2 no daemon answers.
     """
-    if name.count("/") != 1 or not all(name.split("/")):
+    if not _NAME.fullmatch(name):
         raise click.UsageError(f"{name!r} is not NAMESPACE/NAME")
     answers, errors = ask(run_dir, instance, f"/v1/services/{name}")
     if output == "json":
@@ -68,6 +68,8 @@ def ip(ctx: click.Context, address: str, run_dir: Path, instance: str | None, ou
         ip_address(address)
     except ValueError as problem:
         raise click.UsageError(f"{address!r} is not an IP address") from problem
+    if "%" in address:
+        raise click.UsageError(f"{address!r} has a scope: such addresses do not leave their link, say it without")
     answers, errors = ask(run_dir, instance, f"/v1/ip/{address}")
     if output == "json":
         click.echo(json.dumps(answers, indent=2))
@@ -95,19 +97,6 @@ def ip_lines(answer: Answer) -> Iterator[str]:
         yield f"  {claim['cluster']} ({claim['presence']}{lost}): {claim['says']}: {verdict}"
     for entry in answer["realised"] or ["nothing"]:
         yield f"  kernel: {entry}"
-
-
-def ask(run_dir: Path, instance: str | None, route: str) -> tuple[list[Any], list[str]]:
-    """The answers of the daemons of this machine, and what is wrong with those that gave none."""
-    answers, errors = [], []
-    for path in daemon_sockets(run_dir, instance):
-        try:
-            answers.append(get(path, route))
-        except SocketError as error:
-            errors.append(str(error))
-    if not answers and not errors:
-        errors.append(f"no daemon in {run_dir}: is `meshd daemon` running, with this --run-dir?")
-    return answers, errors
 
 
 def show(answer: Answer, console: Console) -> None:

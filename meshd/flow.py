@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from meshd.asking import OUTPUT, RUN_DIR, ask
 from meshd.ends import End, doubts, route_of, takes_ends
-from meshd.explain import OUTPUT, RUN_DIR, Answer, ask, explain, ip_lines
+from meshd.explain import Answer, explain, ip_lines
 from meshd.policies import party_text
 from meshd.status import EXIT_OF
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import click
 from rich.table import Table
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask_each
 from meshd.console import standard_console
-from meshd.explain import ask
 from meshd.status import EXIT_OF, WIDTH_VERBOSE
 
 Row = dict[str, Any]
@@ -32,28 +32,21 @@ def identity() -> None:
     """Shows identities with their labels."""
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True),
-        click.option("--instance", help="Only this one.  [default: every daemon of the run directory]"),
-        click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True),
-    ):
-        command = option(command)
-    return command
-
-
 diff_option = click.option("--diff", is_flag=True, help="Only where the kernel does not hold what is desired.")
 
 
 def show_diff(run_dir: Path, instance: str | None, output: str, what: str) -> NoReturn:
     """Prints where the kernel's maps of this differ from what is desired, and exits: 0 nowhere, 1 somewhere."""
-    rows = _show(run_dir, instance, output, f"/v1/diff/{what}", ENTRY_HEADINGS, _entry_row)
+    same = "no difference: the kernel holds what is desired"
+    rows = _show(run_dir, instance, output, f"/v1/diff/{what}", ENTRY_HEADINGS, _entry_row, same)
     sys.exit(EXIT_OF["degraded" if rows else "ok"])
 
 
 @ipcache.command("list")
 @diff_option
-@_options
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 def list_ipcache(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists what is desired, and what the kernel has where that differs.
 
@@ -67,7 +60,9 @@ def list_ipcache(run_dir: Path, instance: str | None, output: str, *, diff: bool
 
 @node.command("list")
 @diff_option
-@_options
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 def list_nodes(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists nodes, their PodCIDRs, whether those that are probed answer, and the largest packet that gets there.
 
@@ -82,7 +77,9 @@ def list_nodes(run_dir: Path, instance: str | None, output: str, *, diff: bool) 
 
 @identity.command("list")
 @diff_option
-@_options
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 def list_identities(run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:
     """Lists identities of all clusters; what differs are the entries of policy, in which they stand.
 
@@ -100,27 +97,33 @@ def _show(
     route: str,
     headings: tuple[str, ...],
     cells: Callable[[Row], tuple[str, ...]],
+    nothing: str = "nothing is there",
 ) -> list[Row]:
-    """Prints what the daemons answer; exits if none does."""
-    answers, errors = ask(run_dir, instance, route)
-    rows: list[Row] = [row for answer in answers for row in (answer["rows"] if isinstance(answer, dict) else answer)]
+    """Prints what the daemons answer, with whose it is where several do; exits if none does."""
+    answers, errors = ask_each(run_dir, instance, route)
+    rows: list[Row] = [{"instance": name, **row} for name, answer in answers.items() for row in _rows(answer)]
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
     elif answers:
         console = standard_console(WIDTH_VERBOSE)
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for heading in headings:
+        for heading in ("INSTANCE", *headings) if len(answers) > 1 else headings:
             table.add_column(heading, overflow="fold")
         for row in rows:
-            table.add_row(*cells(row))
-        console.print(table if rows else "nothing is there", highlight=False)
-        if left := sum(answer["total"] - len(answer["rows"]) for answer in answers if isinstance(answer, dict)):
+            table.add_row(*((row["instance"],) if len(answers) > 1 else ()), *cells(row))
+        console.print(table if rows else nothing, highlight=False)
+        if left := sum(answer["total"] - len(_rows(answer)) for answer in answers.values() if isinstance(answer, dict)):
             console.print(f"and {left} more", highlight=False)
     for error in errors:
         click.echo(error, err=True)
     if errors or not answers:
         sys.exit(EXIT_OF["broken"])
     return rows
+
+
+def _rows(answer: Row | list[Row]) -> list[Row]:
+    """Of a list, which says how many there are besides, or of differences."""
+    return list(answer["rows"] if isinstance(answer, dict) else answer)
 
 
 def _entry_row(row: Row) -> tuple[str, ...]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from meshd.explain import INSTANCE, RUN_DIR, ask
+from meshd.asking import INSTANCE, RUN_DIR, ask, daemon_sockets
 from meshd.policies import party_text
 from meshd.reasons import MEANING
 from meshd.socket import SocketError, get
-from meshd.status import EXIT_OF, daemon_sockets
+from meshd.status import EXIT_OF
 
 POLL_S = 0.25
 ANSWERS = 16

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, daemon_sockets
 from meshd.console import standard_console
 from meshd.socket import SocketError, get
-from meshd.status import daemon_sockets
 
 EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN = 0, 1, 2
 WIDTH = 140  # columns where there is no terminal
@@ -21,12 +21,12 @@ Plan = dict[str, Any]
 
 @click.command()
 @click.argument("peers", nargs=-1)
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@RUN_DIR
+@INSTANCE
 @click.option("--clustermesh", type=click.Path(path_type=Path), help="Before connecting: the folder of remotes.")
 @click.option("--local", type=click.Path(path_type=Path), help="With --clustermesh: the file that names our own proxy.")
 @click.option("--cluster", help="With --clustermesh: name of this cluster.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@OUTPUT
 @click.pass_context
 def plan(
     ctx: click.Context,

@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.console import standard_console
 from meshd.ends import End, doubts, route_of, takes_ends
-from meshd.explain import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.status import EXIT_OF, WIDTH
 
 AUDITED = (

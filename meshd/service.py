@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
 from meshd.console import standard_console
-from meshd.explain import ask
 from meshd.listing import diff_option, show_diff
 from meshd.status import EXIT_OF, WIDTH
 
@@ -20,9 +20,9 @@ def service() -> None:
 
 
 @service.command("list")
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@RUN_DIR
+@INSTANCE
+@OUTPUT
 @diff_option
 @click.pass_context
 def list_services(ctx: click.Context, run_dir: Path, instance: str | None, output: str, *, diff: bool) -> None:

@@ -4,7 +4,7 @@ import json
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, daemon_sockets
 from meshd.console import standard_console
 from meshd.controlplane import Summary, read_all
 from meshd.socket import SocketError, get
@@ -23,7 +24,8 @@ PRESENCE_RANK = {"withdrawn": 0, "stale": 1, "fresh": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
 HEADINGS = ("CLUSTER", "LINK", "FOR", "STATE", "EVENT", "NODES", "SVCS", "IDS", "IPS", "REFUSED", "RTT", "CERT")
 VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "MTU", "SERVER")
-ROWS_MAX = 10  # clusters and findings that are shown of more, so that all of it fits a screen
+LINES_MAX = 25  # of one daemon, so that all of it fits a screen
+ROWS_MAX, ROWS_MIN = 10, 3  # clusters that are shown of more, as there is room
 FINDINGS_MAX = 6
 NAME_MAX = 20
 WAIT_S = 0.5
@@ -33,12 +35,14 @@ Status = dict[str, Any]
 
 
 @click.command()
-@click.option("--run-dir", type=click.Path(path_type=Path), default=Path("/run/meshd"), show_default=True)
-@click.option("--instance", help="Only this one.  [default: every daemon of the run directory]")
+@RUN_DIR
+@INSTANCE
 @click.option("--verbose", is_flag=True, help="All clusters and findings, with loss and the servers' certificates.")
 @click.option("--wait", is_flag=True, help="Until all is ok, at most --timeout seconds.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, help="For --wait, in seconds.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="For --wait, in seconds."
+)
+@OUTPUT
 @click.pass_context
 def status(
     ctx: click.Context, run_dir: Path, instance: str | None, verbose: bool, wait: bool, timeout: float, output: str
@@ -63,6 +67,8 @@ def status(
             show(entry, console, verbose=verbose)
         for summary in others:
             show_summary(summary, console)
+    if wait and worst(found, others) != EXIT_OF["ok"]:
+        click.echo(f"not ok within {timeout:g} s", err=True)
     ctx.exit(worst(found, others))
 
 
@@ -83,11 +89,6 @@ def read_everybody(run_dir: Path, instance: str | None) -> tuple[list[Status], l
     return found, others
 
 
-def daemon_sockets(run_dir: Path, instance: str | None) -> list[Path]:
-    """The sockets to ask."""
-    return sorted(run_dir.glob(f"{instance or '*'}/daemon.sock"))
-
-
 def read_status(path: Path) -> Status:
     """A daemon that does not answer is broken, and says so."""
     try:
@@ -105,36 +106,63 @@ def read_status(path: Path) -> Status:
 
 
 def show(entry: Status, console: Console, *, verbose: bool = True) -> None:
-    """One daemon for people. Unless `verbose` it takes at most 25 lines, however many clusters there are."""
+    """One daemon for people. Unless `verbose` it takes at most LINES_MAX lines, however many clusters there are."""
     style = STYLE[entry["state"]]
-    missing = [name for name, age in entry["events"].items() if age is None]
     console.print(Text.assemble((entry["instance"], "bold"), ": ", (entry["state"], style)))
-    clusters, findings = sorted(entry["clusters"], key=_badness), entry["findings"]
+    clusters, findings = sorted(entry["clusters"], key=_badness), [*entry["findings"], *_warnings(entry["clusters"])]
+    above = 1 + min(len(findings), FINDINGS_MAX + 1)
+    summary = _wrapped(_summary(entry), console.width, None if verbose else LINES_MAX - above - ROWS_MIN - 2)
     if verbose or (len(clusters) <= ROWS_MAX and len(findings) <= FINDINGS_MAX):
         show_findings(findings, console)
     else:
         show_first_findings(findings, console)
     if clusters:
-        console.print(_clusters(clusters if verbose else clusters[:ROWS_MAX], verbose=verbose))
-        if not verbose and len(clusters) > ROWS_MAX:
-            console.print(f"  {_rest(clusters[ROWS_MAX:])}", highlight=False)
+        room = LINES_MAX - above - len(summary) - 2  # the headings, and a line for the rest
+        rows = len(clusters) if verbose else max(ROWS_MIN, min(ROWS_MAX, room))
+        console.print(_clusters(clusters[:rows], verbose=verbose))
+        if len(clusters) > rows:
+            console.print(f"  {_rest(clusters[rows:])}", highlight=False)
+    for line in summary:
+        console.print(line, highlight=False, markup=False)
+
+
+def _warnings(clusters: list[Status]) -> list[str]:
+    """What is odd in a cluster's file, and harms nobody."""
+    return [f"{cluster['cluster']}: {text} (a warning)" for cluster in clusters for text in cluster.get("warnings", ())]
+
+
+def _wrapped(texts: Iterable[str], width: int, room: int | None) -> list[str]:
+    """The texts in lines; each is cut after two, or one, where there is room for so many only."""
+    wrapped = [textwrap.wrap(f"  {text}", width, subsequent_indent=" " * 4) for text in texts]
+    if room is None:
+        return [line for lines in wrapped for line in lines]
+    most = 2 if sum(min(len(lines), 2) for lines in wrapped) <= room else 1
+    return [line for lines in wrapped for line in (lines if len(lines) <= most else _cut(lines[:most], width))]
+
+
+def _cut(lines: list[str], width: int) -> list[str]:
+    more = " … --verbose"
+    return [*lines[:-1], lines[-1][: width - len(more)] + more]
+
+
+def _summary(entry: Status) -> Iterator[str]:
+    """A line each of what stands below the clusters."""
     for target in entry["targets"]:
         held = ", ".join(f"{name} {count}" for name, count in target["realised"].items()) or "nothing"
         age = age_text(target["in_sync_age_s"])
         sync = f"in sync for {age}" if target["in_sync"] else f"{target['failing']} failing"
-        line = f"  {target['name']}: {sync}; {held}"
-        console.print(textwrap.fill(line, console.width, subsequent_indent=" " * 4), highlight=False)
+        yield f"{target['name']}: {sync}; {held}"
     if routing := entry.get("routing"):
         ways = ", ".join(f"{kind} {count}" for kind, count in routing["routes"].items()) or "no nodes"
-        console.print(f"  ways to PodCIDRs: {ways} (`meshd plan`)", highlight=False)
+        yield f"ways to PodCIDRs: {ways} (`meshd plan`)"
     if (maglev := entry.get("maglev")) and maglev["tables"]:
         size = f"{maglev['tables']} tables of {maglev['entries']} entries, {maglev['bytes'] / 1024:.0f} KiB"
-        console.print(f"  Maglev: {size} in the kernel", highlight=False)
+        yield f"Maglev: {size} in the kernel"
     if without := entry.get("no_interface"):
         pods = ", ".join(pod["address"] for pod in without)
-        console.print(f"  no interface of their own, no policy: {pods}", highlight=False)
-    if missing:
-        console.print(f"  not yet: {', '.join(missing)}", highlight=False)
+        yield f"no interface of their own, no policy: {pods}"
+    if missing := [name for name, age in entry["events"].items() if age is None]:
+        yield f"not yet: {', '.join(missing)}"
 
 
 def show_summary(summary: Summary, console: Console) -> None:

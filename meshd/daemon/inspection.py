@@ -129,7 +129,7 @@ class Inspection:
     def explain_ip(self, address: str) -> Json:
         """Who says what about an address, who is believed and why, and what the kernel has."""
         try:
-            asked = ip_address(address)
+            asked = ip_address(address.partition("%")[0])  # no cluster says a link's own address with its scope
         except ValueError:
             return {"address": address, "reason": "is not an IP address", "claims": [], "realised": []}
         claims = [*self._ip_claims(str(asked)), *self._prefix_claims(asked)]

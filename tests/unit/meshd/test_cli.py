@@ -1,6 +1,9 @@
 """What all commands have in common."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -56,3 +59,15 @@ def test_a_reader_that_has_heard_enough_is_told_to_the_program(monkeypatch: pyte
     monkeypatch.setattr("sys.stdout.write", write)
     with pytest.raises(BrokenPipeError):
         standard_console(30).print("a")
+
+
+def test_a_full_disk_is_said_and_no_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "meshd", "version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "meshd: what it says: no space left\n")

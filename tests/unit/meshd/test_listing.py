@@ -65,9 +65,10 @@ async def test_a_node_that_is_refused_or_silent_degrades(
 
 
 async def test_identities_are_listed_as_json_too(tmp_path: Path) -> None:
-    rows = {"rows": [{"cluster": "c2", "identity": 7, "labels": "k8s:a=b;"}], "total": 1}
+    row = {"cluster": "c2", "identity": 7, "labels": "k8s:a=b;"}
+    rows = {"rows": [row], "total": 1}
     result = await run(tmp_path, {"/v1/list/{what}": lambda what: rows}, "identity", "list", "-o", "json")
-    assert json.loads(result.output) == rows["rows"]
+    assert json.loads(result.output) == [{"instance": "c1.n1", **row}]
 
 
 @pytest.mark.parametrize(("believed", "says", "code"), [(True, "BELIEVED", 0), (False, "own-address for 2m", 1)])
@@ -118,3 +119,46 @@ def test_nobody_there_is_broken(tmp_path: Path, words: tuple[str, ...]) -> None:
 
 def test_the_version_names_the_layout_of_the_maps() -> None:
     assert json.loads(CliRunner().invoke(program, ["version", "-o", "json"]).output)["map_layout"] == "1"
+
+
+async def test_whose_a_row_is_is_said_where_several_daemons_answer(tmp_path: Path) -> None:
+    rows = {"rows": [{"cluster": "c2", "identity": 7, "labels": "k8s:a=b;"}], "total": 1}
+    routes = {"/v1/list/{what}": lambda what: rows}
+    async with serve(tmp_path / "c1.n2" / "daemon.sock", routes):
+        lines = (await run(tmp_path, routes, "identity", "list")).output.splitlines()
+    assert [line.split() for line in lines] == [
+        ["INSTANCE", "CLUSTER", "IDENTITY", "LABELS"],
+        ["c1.n1", "c2", "7", "k8s:a=b;"],
+        ["c1.n2", "c2", "7", "k8s:a=b;"],
+    ]
+
+
+async def test_no_difference_is_said(tmp_path: Path) -> None:
+    result = await run(tmp_path, {"/v1/diff/{what}": lambda what: []}, "ipcache", "list", "--diff")
+    assert (result.exit_code, result.output) == (0, "no difference: the kernel holds what is desired\n")
+
+
+@pytest.mark.parametrize("words", [("node", "list"), ("events",), ("explain", "ip", "1.2.3.4"), ("service", "list")])
+async def test_a_wrong_instance_is_told_which_there_are(tmp_path: Path, words: tuple[str, ...]) -> None:
+    result = await run(tmp_path, {}, *words, "--instance", "c1.n9")
+    assert (result.exit_code, f"no daemon c1.n9 in {tmp_path}: there are c1.n1" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("explain", "ip", "20.0.0.0/24"), "is not an IP address"),
+        (("explain", "ip", "fe80::1%eth0"), "has a scope"),
+        (("explain", "service", "rebel-base"), "is not NAMESPACE/NAME"),
+        (("explain", "service", "a b/c"), "is not NAMESPACE/NAME"),
+        (("explain", "service", "a/b/c"), "is not NAMESPACE/NAME"),
+        (("explain", "service", "a/b?x=1"), "is not NAMESPACE/NAME"),
+        (("status", "--wait", "--timeout", "-1"), "--timeout"),
+    ],
+)
+async def test_what_cannot_be_asked_is_said_before_anybody_is(
+    tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    result = await run(tmp_path, {}, *words)
+    assert isinstance(result.exception, SystemExit)
+    assert says in result.output

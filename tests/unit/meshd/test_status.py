@@ -86,9 +86,39 @@ async def test_255_clusters_fit_a_screen_and_the_rest_is_counted(tmp_path: Path)
     assert (await run(tmp_path, answer, "--verbose")).output.count("wildcard") == 255
 
 
+async def test_what_stands_below_the_clusters_counts_too(tmp_path: Path) -> None:
+    """Nothing of what a busy node has to say makes it longer than a screen."""
+    answer = daemon("degraded", *(f"cluster{n}: nobody answers" for n in range(20)))
+    answer["clusters"] = [cluster(f"cluster{n}") for n in range(1, 256)]
+    maps = {f"md_map_{n}": n for n in range(30)}
+    names = ("policy", "maps", "pods", "routes")
+    answer["targets"] = [
+        {"name": name, "in_sync": True, "in_sync_age_s": 1.0, "failing": 0, "realised": maps} for name in names
+    ]
+    answer |= {
+        "routing": {"routes": dict.fromkeys(("local", "same-cluster", "tunnel", "direct", "unreachable"), 100)},
+        "maglev": {"tables": 3, "entries": 251, "bytes": 4096},
+        "no_interface": [{"address": f"10.0.0.{n}"} for n in range(10)],
+    }
+    lines = (await run(tmp_path, answer)).output.rstrip().splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 100
+    assert any(line.startswith("  and 24") for line in lines), "the rest of the clusters is counted"
+    assert any(line.endswith("… --verbose") for line in lines)
+    assert "md_map_29 29" in (await run(tmp_path, answer, "--verbose")).output
+
+
+async def test_a_warning_is_shown_and_no_fault(tmp_path: Path) -> None:
+    odd = cluster("cluster2") | {"warnings": ["unknown key `meshd.colour` is ignored"]}
+    result = await run(tmp_path, daemon("ok") | {"clusters": [odd]})
+    assert "  ! cluster2: unknown key `meshd.colour` is ignored (a warning)" in result.output.splitlines()
+    assert result.exit_code == 0
+
+
 async def test_wait_ends_when_all_is_ok_or_the_time_is_over(tmp_path: Path) -> None:
     answer = daemon("degraded")
-    assert (await run(tmp_path, answer, "--wait", "--timeout=0.1")).exit_code == 1
+    result = await run(tmp_path, answer, "--wait", "--timeout=0.1")
+    assert (result.exit_code, "not ok within 0.1 s" in result.output) == (1, True)
     later = asyncio.get_running_loop().call_later(0.2, lambda: answer.update(state="ok"))
     assert (await run(tmp_path, answer, "--wait", "--timeout=30")).exit_code == 0
     later.cancel()
