@@ -23,21 +23,25 @@ STYLE = {"ok": "green", "degraded": "yellow", "broken": "red"}
 PRESENCE_RANK = {"withdrawn": 0, "stale": 1, "fresh": 2}
 LINK_RANK = {"rejected": 0, "disconnected": 1, "connecting": 2, "waiting": 3, "ready": 4}
 HEADINGS = ("CLUSTER", "LINK", "FOR", "STATE", "EVENT", "NODES", "SVCS", "IDS", "IPS", "REFUSED", "RTT", "CERT")
-VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "MTU", "SERVER")
+VERBOSE_HEADINGS = (*HEADINGS, "LOSS", "MTU", "SERVER", "LAG", "OFFERED")
 LINES_MAX = 25  # of one daemon, so that all of it fits a screen
 ROWS_MAX, ROWS_MIN = 10, 3  # clusters that are shown of more, as there is room
 FINDINGS_MAX = 6
 NAME_MAX = 20
 WAIT_S = 0.5
 WIDTH = 100  # columns where there is no terminal
-WIDTH_VERBOSE = 140
+WIDTH_VERBOSE = 160
 Status = dict[str, Any]
 
 
 @click.command()
 @RUN_DIR
 @INSTANCE
-@click.option("--verbose", is_flag=True, help="All clusters and findings, with loss and the servers' certificates.")
+@click.option(
+    "--verbose",
+    is_flag=True,
+    help="All clusters and findings, loss, lag, the servers' certificates.",
+)
 @click.option("--wait", is_flag=True, help="Until all is ok, at most --timeout seconds.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="For --wait, in seconds."
@@ -236,10 +240,11 @@ def _row(cluster: Status) -> list[str]:
 def _more(cluster: Status) -> list[str]:
     loss, server = cluster["presence"]["loss"], cluster["server_certificate"]
     shown = f"{server['days_left']}d{' wildcard' if server['by_wildcard'] else ''}" if server else "unknown"
-    mtu = cluster["presence"].get("path_mtu")
-    if cluster["is_local"]:
-        return ["-", "-", shown]
-    return ["unknown" if loss is None else f"{loss:.0%}", "unknown" if mtu is None else str(mtu), shown]
+    mtu, lag = cluster["presence"].get("path_mtu"), cluster.get("lag")
+    took = f"{lag['p50_ms']:.1f}/{lag['p99_ms']:.1f}ms" if lag else "unknown"
+    offered = str(sum(kind["offered"] for kind in cluster["kinds"].values()))
+    way = ["unknown" if loss is None else f"{loss:.0%}", "unknown" if mtu is None else str(mtu)]
+    return [*(["-", "-"] if cluster["is_local"] else way), shown, took, offered]
 
 
 def _count(kind: Status) -> str:

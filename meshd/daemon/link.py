@@ -42,6 +42,8 @@ class Link:
     target: str = ""
     failures: int = 0
     connected_at: float | None = None
+    sync_s: float | None = None
+    """How long the lists took, from the connection on, the last time they were complete."""
     heartbeat_at: float | None = None
     not_after: datetime | None = None
     """When our client certificate ends."""

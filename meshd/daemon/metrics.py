@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from datapath.layout import MAPS
+from meshd.daemon.dropcount import DropCount
 from meshd.daemon.link import LinkState
 from meshd.daemon.presence import PresenceState
 from meshd.daemon.prober import NO_EVIDENCE
-from meshd.daemon.store import ClusterState
+from meshd.daemon.store import OVER_QUOTA, ClusterState
 
 if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
@@ -34,6 +36,7 @@ class Metrics(Collector):
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._drop_count = DropCount(daemon)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._remotes(time.monotonic())
@@ -62,7 +65,13 @@ class Metrics(Collector):
             "remote_state_seconds", "Since when the control link is in its state.", lambda r: now - r.link.since
         )
         yield gauge("remote_last_event_seconds", "Since the last record of the cluster arrived.", age)
+        yield gauge("remote_sync_seconds", "How long the lists took, from connecting on.", lambda r: r.link.sync_s)
         yield gauge("remote_certificate_days", "Until our certificate ends.", lambda r: r.link.days_left())
+        yield gauge(
+            "remote_server_certificate_days",
+            "Until the certificate ends that the cluster showed.",
+            lambda r: r.link.server.days_left() if r.link.server else None,
+        )
         connects = CounterMetricFamily(PREFIX + "remote_connects", "Connections tried.", labels=["cluster"])
         lists = CounterMetricFamily(PREFIX + "remote_lists", "Lists begun, by cause.", labels=["cluster", "reason"])
         for remote in remotes:
@@ -104,23 +113,37 @@ class Metrics(Collector):
         for state in self._daemon.store.clusters.values():
             for kind, shelf in state.shelves.items():
                 accepted.add_metric([state.name, kind], len(shelf.records))
-                for reason, count in shelf.reasons().items():
-                    rejected.add_metric([state.name, kind, reason], count)
+        for labels, count in self._rejected().items():
+            rejected.add_metric(labels, count)
+        yield from (accepted, rejected)
+
+    def _rejected(self) -> Counter[tuple[str, str, str]]:
+        """How many are not believed, by cluster, kind and reason; of those over quota how many at least."""
+        found: Counter[tuple[str, str, str]] = Counter()
+        for state in self._daemon.store.clusters.values():
+            for kind, shelf in state.shelves.items():
+                found.update({(state.name, kind, reason): count for reason, count in shelf.reasons().items()})
         quarantine = self._daemon.mesh.suspicion.quarantine
         for cluster, kind in quarantine.kinds():
-            for reason, count in quarantine.reasons(cluster, kind).items():
-                rejected.add_metric([cluster, kind, reason], count)
-        yield from (accepted, rejected)
+            found.update({(cluster, kind, r): count for r, count in quarantine.reasons(cluster, kind).items()})
+        for remote in self._daemon.remotes():
+            found.update({(remote.cluster, kind, OVER_QUOTA): count for kind, count in remote.beyond.items()})
+        return found
 
     def _targets(self) -> Iterator[Metric]:
         entries = GaugeMetricFamily(PREFIX + "entries", "Entries that the kernel holds.", labels=["map"])
         pressure = GaugeMetricFamily(PREFIX + "map_pressure", "Entries per room of the map, 0 to 1.", labels=["map"])
         failing = GaugeMetricFamily(PREFIX + "failing_keys", "Keys that could not be written.", labels=["target"])
         writes = CounterMetricFamily(PREFIX + "writes", "Entries written or removed.", labels=["target", "operation"])
-        for reconciler in (self._daemon.maps, self._daemon.pods):
+        errors = CounterMetricFamily(
+            PREFIX + "write_errors", "How often an entry could not be changed, tried or withheld.", labels=["map"]
+        )
+        for reconciler in self._daemon.targets:
             failing.add_metric([reconciler.name], len(reconciler.retries.failures))
             writes.add_metric([reconciler.name, "upsert"], reconciler.upserts)
             writes.add_metric([reconciler.name, "delete"], reconciler.deletes)
+            for name, count in reconciler.errors.items():
+                errors.add_metric([name], count)
             for name, held in reconciler.delta.realised.items():
                 entries.add_metric([name], len(held))
                 if name in MAPS:
@@ -129,7 +152,14 @@ class Metrics(Collector):
         drops = CounterMetricFamily(PREFIX + "drops", "Packets and connections dropped.", labels=["reason"])
         for reason, count in self._daemon.drops().items():
             drops.add_metric([reason.label], count)
-        yield from (entries, pressure, failing, writes, drops)
+        told = CounterMetricFamily(
+            PREFIX + "told_drops",
+            "Drops that the kernel told one by one (at least), by the other end's cluster.",
+            labels=["cluster", "reason"],
+        )
+        for cluster, label, count in self._drop_count.take():
+            told.add_metric([cluster, label], count)
+        yield from (entries, pressure, failing, writes, errors, drops, told)
 
     def _state(self, cluster: str) -> ClusterState:
         return self._daemon.store.clusters.get(cluster) or ClusterState(cluster)

@@ -21,6 +21,7 @@ from meshd.daemon.config import DaemonConfig
 from meshd.daemon.datapath import Datapath, open_datapath
 from meshd.daemon.hostaddresses import host_addresses
 from meshd.daemon.kernel import MapShape, PolicyShape
+from meshd.daemon.lag import Lags
 from meshd.daemon.members import Members
 from meshd.daemon.memory import set_up as set_up_memory
 from meshd.daemon.memory import tidy
@@ -38,6 +39,7 @@ from meshd.daemon.report import Report
 from meshd.daemon.restoration import restore
 from meshd.daemon.rounds import Rounds
 from meshd.daemon.routetarget import RouteShape
+from meshd.daemon.startup import Startup
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.upkeep import Upkeep
@@ -73,7 +75,7 @@ class Daemon:
         large lists are dealt with (memory.py).
         """
         self.config = config
-        self._reconciled = reconciled
+        self._startup = Startup(self, reconciled)
         self.started = time.monotonic()
         self.readiness = Readiness()
         self.members = Members(config.cluster, config.cluster_id, max_clusters=config.max_clusters)
@@ -91,7 +93,7 @@ class Daemon:
         self.loop = Loop(
             self.targets,
             executor,
-            refresh=lambda: self._rounds.refresh(),
+            refresh=lambda: self.rounds.refresh(),
             settled=self._settled,
             took=self.propagation.observe,
         )
@@ -117,6 +119,7 @@ class Daemon:
         self.ways = Ways(datapath, self.mesh, self.routes, executor, self.loop.wake, host_routes=config.host_routes)
         self.foreign_programs = datapath.foreign_programs
         self._pacer = Pacer(LISTS_APART_S)
+        self.lags = Lags()
         self.local = self._make(local, (*SHARED_KINDS, *LOCAL_KINDS), is_local=True)
         self.prober: Prober | None = None
         if datapath.tunnel:
@@ -154,7 +157,7 @@ class Daemon:
         self.verdicts = Verdicts()
         self._ring = datapath.ring
         self._pod_target = datapath.pods
-        self._rounds = Rounds(
+        self.rounds = Rounds(
             config,
             mesh=self.mesh,
             ways=self.ways,
@@ -181,7 +184,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        self._observe()
+        self._startup.observe()
         try:
             api = socket.serve(self.config.socket, Report(self).routes())
             async with api, self._health(), asyncio.TaskGroup() as group:
@@ -200,7 +203,7 @@ class Daemon:
                 group.create_task(self.clustermesh.follow(), name="clustermesh")
                 group.create_task(self.ways.run(), name="ways")
                 group.create_task(self.loop.run(), name="reconcile")
-                group.create_task(self._rounds.watch_interfaces(), name="interfaces")
+                group.create_task(self.rounds.watch_interfaces(), name="interfaces")
                 group.create_task(self._upkeep.watch(), name="vigil")
                 group.create_task(self._upkeep.probe(), name="prober")
                 await _stopped()
@@ -241,23 +244,26 @@ class Daemon:
             timeline=self.timeline,
             pacer=None if is_local else self._pacer,
             is_local=is_local,
+            lags=self.lags,
         )
 
     def _join(self, file: RemoteFile) -> Remote:
-        self._rounds.files_moved = True
+        self.timeline.note("joined", file.cluster)
+        self.rounds.files_moved = True
         return self._make(file, SHARED_KINDS)
 
     def _change(self, cluster: str) -> None:
-        self._rounds.files_moved = True
+        self.rounds.files_moved = True
         self.mesh.suspicion.reconsider(cluster)
         self.loop.wake()
 
     def _leave(self, cluster: str) -> None:
-        self._rounds.files_moved = True
+        self.rounds.files_moved = True
         self.store.drain(cluster)
         self.members.leave(cluster)
         self.mesh.leave(cluster)
         self._upkeep.forget(cluster)
+        self.lags.forget(cluster)
         self.timeline.note("left", cluster)
 
     def _is_lost(self, cluster: str) -> bool:
@@ -265,37 +271,11 @@ class Daemon:
         return remote is None or remote.presence.lost_at is not None
 
     def _settled(self) -> None:
-        self._rounds.settled()
-        if self.members.leaving and self._is_in_sync():
+        self.rounds.settled()
+        self.lags.settle({cluster for cluster, _ in self.store.dirty}, time.monotonic())
+        if self.members.leaving and self._startup.is_in_sync():
             self.members.release()
-        self._observe()
-
-    def _observe(self) -> None:
-        if not self.readiness.missing:
-            return
-        now = time.monotonic()
-        for event in self.readiness.observe(self._facts(), now):
-            logger.info(event, extra={"instance": self.config.name, "seconds": f"{now - self.started:.3f}"})
-            if event == "reconciled":
-                self._reconciled()
-
-    def _facts(self) -> dict[str, bool]:
-        local = self.store.synced(self.config.cluster, self.local.kinds)
-        remotes = self.clustermesh is not None and all(
-            self.store.synced(remote.cluster, remote.kinds) for remote in self.remotes()
-        )
-        settled = self._is_in_sync() and self.ways.settled and not self._rounds.asks_for_another()
-        return {
-            "loaded": True,
-            "local-synced": local,
-            "remotes-synced": local and remotes,
-            "reconciled": local and remotes and settled and self.mesh.restored and self.maps.in_sync_since is not None,
-        }
-
-    def _is_in_sync(self) -> bool:
-        """The kernel holds what follows from all that was heard."""
-        failing = any(reconciler.retries.failures for reconciler in self.targets)
-        return not (self.store.dirty or self._rounds.has_more or failing)
+        self._startup.observe()
 
 
 async def _stopped() -> None:

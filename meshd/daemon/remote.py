@@ -19,6 +19,7 @@ from meshd.daemon.allowance import OWN_CLUSTER
 from meshd.daemon.connection import Connection
 from meshd.daemon.credentials import BadCredentials, read_credentials
 from meshd.daemon.etcd import open_channel
+from meshd.daemon.lag import Lags
 from meshd.daemon.link import Link, LinkState, PeerRejected, PeerUnavailable
 from meshd.daemon.members import IdTaken, Members
 from meshd.daemon.pacer import Pacer
@@ -51,6 +52,7 @@ class Remote:
         timeline: Timeline,
         pacer: Pacer | None = None,
         is_local: bool = False,
+        lags: Lags | None = None,
     ) -> None:
         self._timeline = timeline
         self.cluster = file.cluster
@@ -63,6 +65,7 @@ class Remote:
         self.frozen = ""
         """What is missing of the one who writes its records; "" if nothing is. Meanwhile nothing is deleted."""
         self._pacer = pacer or Pacer(0.0)
+        self._lags = lags or Lags()
         self._held: dict[Kind, set[str]] = {}
         self._heartbeat: bytes | None = None
         self._connection: Connection | None = None
@@ -139,6 +142,9 @@ class Remote:
         self.link.target = target
         try:
             credentials = read_credentials(self._file)
+            if self.link.not_after not in (None, credentials.not_after):
+                until = f"valid until {credentials.not_after:%Y-%m-%d %H:%M:%S}Z"
+                self._timeline.note("certificate reloaded", self.cluster, until)
             self.link.not_after = credentials.not_after
             async with open_channel(target, credentials.channel, self._file.server_name) as channel:
                 self._connection = Connection(channel, self.cluster, self)
@@ -190,7 +196,13 @@ class Remote:
         held = self._held.setdefault(kind, set())
         held.difference_update(changes.puts)
         held.update(changes.deletes)
-        self._store.apply(self.cluster, kind, Changes(changes.puts), now=time.monotonic(), revision=revision)
+        now = time.monotonic()
+        self._store.apply(self.cluster, kind, Changes(changes.puts), now=now, revision=revision)
+        self._note_lag(kind, now)
+
+    def _note_lag(self, kind: Kind, now: float) -> None:
+        if kind in self._listed and (self.cluster, kind) in self._store.dirty:
+            self._lags.hear(self.cluster, now)
 
     def held(self) -> Mapping[Kind, Set[str]]:
         return {kind: frozenset(names) for kind, names in self._held.items() if names}
@@ -249,6 +261,7 @@ class Remote:
             return
         self._up = True
         self.link.failures = 0
+        self.link.sync_s = time.monotonic() - (self.link.connected_at or 0.0)
         self._become(LinkState.READY)
         self._find()
         if self._look is None or self._look.done():

@@ -13,6 +13,7 @@ from meshd.daemon.explanation import explain_service, list_services, service_fin
 from meshd.daemon.flowview import FlowView
 from meshd.daemon.inspection import Inspection
 from meshd.daemon.kernel import describe_entry
+from meshd.daemon.lag import Lag
 from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
 from meshd.daemon.policyview import PolicyView
@@ -141,6 +142,7 @@ class Report:
                 "connects": remote.connects,
                 "lists": remote.relists.total(),
             },
+            "lag": _lag(self._daemon.lags.of(remote.cluster)),
             "last_event_age_s": _age(state.last_event_at, now),
             "heartbeat_age_s": _age(link.heartbeat_at, now),
             "certificate_days_left": link.days_left(),
@@ -250,6 +252,11 @@ def _cluster_findings(cluster: Json) -> list[str]:
     if isinstance(days, int) and days < CERTIFICATE_MIN_DAYS:
         found.append(f"{name}: our certificate ends in {days} days: `meshd certs rotate`")
     return found
+
+
+def _lag(lag: Lag | None) -> Json | None:
+    """From a change's arrival to its end in the maps, of the cluster's last changes."""
+    return None if lag is None else {"p50_ms": lag.p50 * 1000, "p99_ms": lag.p99 * 1000, "changes": lag.changes}
 
 
 def _server(certificate: ServerCertificate | None) -> Json | None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from meshd.daemon.conflicts import Conflicts
 from meshd.daemon.memory import Tidying
 from meshd.daemon.mesh import Mesh
 from meshd.daemon.narrow import Narrow
@@ -39,11 +40,13 @@ class Upkeep:
         self._local, self._remotes, self._store, self._mesh, self._ways = local, remotes, store, mesh, ways
         self._narrow, self._prober, self._timeline, self._wake = narrow, prober, timeline, wake
         self._vigil = Vigil(store, mesh, timeline)
+        self._conflicts = Conflicts(mesh, timeline)
         self._tidying = Tidying(tidied)
 
     async def watch(self) -> NoReturn:
         while True:
             self._vigil.look([self._local, *self._remotes()], self._prober, time.monotonic())
+            self._conflicts.look()
             self._tidying.look(self._store.listed_records, settled=not self._store.dirty)
             self._follow_paths()
             await asyncio.sleep(VIGIL_S)

@@ -5,6 +5,7 @@ record what succeeded. One round at a time; whatever becomes dirty meanwhile is 
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class Reconciler:
     rounds: int = 0
     upserts: int = 0
     deletes: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """How often an entry of a map could not be changed in a round, tried or withheld."""
     last_round: str = "none yet"
     in_sync_since: float | None = None
 
@@ -50,6 +53,7 @@ class Reconciler:
             else:
                 self.delta.record_failure(*item)
             self.retries.fail(item, reason, now)
+            self.errors[item[0]] += 1
         self.rounds += 1
         self.upserts += outcome.upserts
         self.deletes += outcome.deletes

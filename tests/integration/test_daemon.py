@@ -1,8 +1,13 @@
 """The daemon between two real clusters (etcd, proxy, mutual TLS), with a strict fake in the place of the kernel."""
 
+from functools import partial
+
 import aiohttp
 import pytest
 
+from datapath.layout import DropReason
+from datapath.policylayout import Event
+from meshd.daemon.dropcount import DropCount
 from meshd.daemon.inspection import Inspection
 from meshd.daemon.link import LinkState
 from meshd.daemon.program import Daemon
@@ -258,6 +263,35 @@ async def test_a_changed_cluster_config_is_read_again(scene: Scene) -> None:
         await until(lambda: scene.backends() == {FRONTEND: {"10.0.0.1", "10.0.0.2"}})
 
 
+def has(scene: Scene, addresses: int) -> bool:
+    return len(scene.maps.content["md_ipcache"]) == addresses
+
+
+async def test_what_a_change_takes_is_known_and_what_failed_is_counted(scene: Scene) -> None:
+    scene.maps.fails = random_faults(1, share=0.3)
+    async with scene.daemon() as daemon:
+        await until(lambda: not daemon.readiness.missing)
+        assert shown(daemon, "cluster2")["lag"] is None, "lists are no changes"
+        for host in range(10, 14):
+            scene.two.etcd.put_all(records.ip("cluster2", f"20.0.0.{host}", "172.18.2.11", 131073))
+            await until(partial(has, scene, 3 + host - 9))
+        await until(lambda: shown(daemon, "cluster2")["lag"])
+        lag = shown(daemon, "cluster2")["lag"]
+        assert isinstance(lag, dict)
+        assert 0 < lag["p50_ms"] <= lag["p99_ms"]
+        assert daemon.maps.errors.total() > 0
+        event = Event(reason=DropReason.POLICY_CLOSED, family=4, protocol=6, destination_port=80, subject=65537)
+        event.source[:4], event.destination[:4] = (20, 0, 0, 1), (10, 0, 0, 1)
+        daemon.verdicts.add([bytes(event)] * 3)
+        drops = DropCount(daemon)
+        assert list(drops.take()) == list(drops.take()) == [("cluster2", "policy-closed", 3)]
+        (scene.mesh_folder / "cluster2").unlink()
+        await until(lambda: not daemon.remotes())
+        assert list(drops.take()) == []
+        events = [happening.event for happening in daemon.timeline.after(0) if happening.cluster == "cluster2"]
+        assert (events[0], events[-1]) == ("joined", "left")
+
+
 async def test_health_names_the_missing_event_and_metrics_go_with_their_cluster(scene: Scene) -> None:
     scene.two.kill_proxy()
 
@@ -275,7 +309,17 @@ async def test_health_names_the_missing_event_and_metrics_go_with_their_cluster(
         assert 'meshd_daemon_records{cluster="cluster1",kind="ip"} 2.0' in metrics
         assert 'meshd_daemon_remote_presence{cluster="cluster2",state="stale"} 1.0' in metrics
         assert "meshd_daemon_propagation_seconds_bucket" in metrics
-        assert 'meshd_daemon_map_pressure{map="md_ipcache"}' in metrics
+        for series in (
+            'map_pressure{map="md_ipcache"}',
+            'map_pressure{map="md_outside"}',
+            'failing_keys{target="routes"}',
+            'remote_sync_seconds{cluster="cluster1"}',
+            'remote_certificate_days{cluster="cluster1"}',
+            'remote_last_event_seconds{cluster="cluster1"}',
+            'remote_connects_total{cluster="cluster2"}',
+            'remote_lists_total{cluster="cluster1",reason="connected"}',
+        ):
+            assert f"meshd_daemon_{series}" in metrics
         (scene.mesh_folder / "cluster2").unlink()
         await until(lambda: not daemon.remotes() and not daemon.readiness.missing)
         assert await ask("/readyz") == (200, "ready\n")

@@ -42,5 +42,6 @@ async def test_the_ca_and_all_leaves_are_rotated_under_a_running_daemon(
             await until(lambda: (remote.link.state, remote.link.reason) == (LinkState.READY, ""))
             assert remote.connects > connects
             assert shows(scene, expected)
+        assert "certificate reloaded" in [each.event for each in daemon.timeline.after(0) if each.cluster == "cluster2"]
     assert "link disconnected" in caplog.text
     assert "rejected" not in caplog.text

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from meshd.socket import serve
 from meshd.status import age_text, status
 
-KIND = {"accepted": 3, "rejected": 0, "quarantined": 1, "over_quota": 0, "synced_age_s": 1.0}
+KIND = {"offered": 4, "accepted": 3, "rejected": 0, "quarantined": 1, "over_quota": 0, "synced_age_s": 1.0}
 FRESH = {"state": "fresh", "lost_age_s": None, "rtt_ms": 0.123, "loss": 0.0}
 STALE = {"state": "stale", "lost_age_s": 75.0, "rtt_ms": None, "loss": 1.0}
 
@@ -106,6 +106,14 @@ async def test_what_stands_below_the_clusters_counts_too(tmp_path: Path) -> None
     assert any(line.startswith("  and 24") for line in lines), "the rest of the clusters is counted"
     assert any(line.endswith("… --verbose") for line in lines)
     assert "md_map_29 29" in (await run(tmp_path, answer, "--verbose")).output
+
+
+async def test_verbose_has_lag_and_what_was_offered(tmp_path: Path) -> None:
+    quick = cluster("cluster2") | {"lag": {"p50_ms": 0.512, "p99_ms": 3.25, "changes": 9}}
+    result = await run(tmp_path, daemon("ok") | {"clusters": [quick, cluster("cluster3")]}, "--verbose")
+    lines = result.output.splitlines()
+    assert lines[1].split()[-2:] == ["LAG", "OFFERED"]
+    assert [line.split()[-2:] for line in lines[2:4]] == [["0.5/3.2ms", "16"], ["unknown", "16"]]
 
 
 async def test_a_warning_is_shown_and_no_fault(tmp_path: Path) -> None:
