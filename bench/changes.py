@@ -3,14 +3,10 @@
     cluster2: etcd ──▶ a plain watch on the same keys
                 └────▶ proxy, mutual TLS ──▶ meshd daemon ──▶ md_ipcache
 
-New addresses are written 20 times a second beside the stream of changes, and looked for. Then cluster3 writes as fast
-as it can, and cluster2's addresses are looked for again: first while the daemon does not know cluster3, so that the
-flood only takes the machine's time, then while it hears all of it. As cluster3 would have machines of its own, its
-processes get what the CPUs have left. Last, what a change costs the daemon with few entries in the
-ipcache and with 500 000.
+New addresses are written 20 times a second beside the stream of changes, and looked for. Then, what a change costs the
+daemon with few entries in the ipcache and with 500 000. Beside a flood: bench/flood.py.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.map_entry import MapEntry, opened
-from bench.node import NodeDaemon, enter_namespace, held, link_of
+from bench.node import NodeDaemon, enter_namespace, held
 from bench.propagation import Seen
 from bench.report import Aim, percentile, report
 from certs.names import Kind as LeafKind
@@ -37,7 +33,6 @@ from wire.keys import Kind, record
 from wire.records import IP
 
 RATES = (1, 100, 1_000, 5_000)
-FLOOD, BESIDE_FLOOD = 50_000, 100
 PROBES, PROBE_S = 200, 0.05
 ENTRIES = 500_000
 COST_RATE, COST_S = 500, 4.0
@@ -58,19 +53,8 @@ class Scene:
     clusters: dict[int, ProxiedCluster]
     plain: Seen
     numbers: Iterator[int]
-    flooder: Path
+    file3: Path
     """The daemon's file of cluster3."""
-
-    @contextmanager
-    def without_flooder(self) -> Iterator[None]:
-        """The daemon does not know cluster3, another reader does."""
-        text = self.flooder.read_text()
-        self.flooder.unlink()
-        self.daemon.wait_for(lambda status: not link_of(status, "cluster3"), "the end of cluster3")
-        with plain_watch(self.clusters[3].etcd.address, "cilium/"):
-            yield
-        self.flooder.write_text(text)
-        self.daemon.wait_for(lambda status: link_of(status, "cluster3").get("state") == "ready", "cluster3")
 
     @contextmanager
     def changing(self, cluster_id: int, rate: float) -> Iterator["subprocess.Popen[str]"]:
@@ -82,6 +66,16 @@ class Scene:
                 yield writer
             finally:
                 writer.kill()
+
+    def probes(self, count: int, every_s: float) -> list[tuple[float, float]]:
+        """What `probe` gives for each."""
+        found = []
+        with opened(self.daemon.map("md_ipcache")) as fd:
+            for _ in range(count):
+                start = time.monotonic()
+                found.append(self.probe(fd))
+                time.sleep(max(0.0, every_s - (time.monotonic() - start)))
+        return found
 
     def probe(self, fd: int) -> tuple[float, float]:
         """Milliseconds from etcd's answer to a write until the plain watch has it, and until the map has it."""
@@ -120,15 +114,9 @@ def plain_watch(etcd: str, prefix: str) -> Iterator[Seen]:
 def series(scene: Scene, what: str) -> dict[str, object]:
     """PROBES probes while something else goes on."""
     time.sleep(WARM_S)
-    plain, behind = [], []
     cpu, began = scene.daemon.cpu_s(), time.monotonic()
-    with opened(scene.daemon.map("md_ipcache")) as fd:
-        for _ in range(PROBES):
-            start = time.monotonic()
-            at_watch, in_map = scene.probe(fd)
-            plain.append(at_watch)
-            behind.append(in_map - at_watch)
-            time.sleep(max(0.0, PROBE_S - (time.monotonic() - start)))
+    found = scene.probes(PROBES, PROBE_S)
+    plain, behind = [at_watch for at_watch, _ in found], [in_map - at_watch for at_watch, in_map in found]
     used = (scene.daemon.cpu_s() - cpu) / (time.monotonic() - began)
     row: dict[str, object] = {
         "what": what,
@@ -140,19 +128,6 @@ def series(scene: Scene, what: str) -> dict[str, object]:
     }
     print(f"  {row}", file=sys.stderr, flush=True)
     return row
-
-
-def beside_flood(scene: Scene, what: str) -> dict[str, object]:
-    with scene.changing(2, BESIDE_FLOOD), scene.changing(3, FLOOD) as writer:
-        for pid in (writer.pid, scene.clusters[3].etcd.pid, scene.clusters[3].proxy_pid):
-            stand_back(pid)
-        return series(scene, f"{BESIDE_FLOOD} changes/s, {what}")
-
-
-def stand_back(pid: int) -> None:
-    """All threads of a process run when nobody else wants to."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
 
 
 def cost_us(scene: Scene) -> float:
@@ -185,31 +160,22 @@ def measure(scene: Scene) -> tuple[list[dict[str, object]], list[Aim]]:
     for rate in RATES:
         with scene.changing(2, rate):
             rows.append(series(scene, f"{rate} changes/s"))
-    with scene.without_flooder():
-        rows.append(beside_flood(scene, "cluster3 floods another reader"))
-    rows.append(beside_flood(scene, "cluster3 floods"))
     few = cost_us(scene)
     grow(scene)
     many = cost_us(scene)
     print(f"  one change: {few:.0f} µs with few entries, {many:.0f} µs with {ENTRIES}", file=sys.stderr, flush=True)
     p50, p99 = (float(str(rows[2][name])) for name in ("map behind it p50 ms", "p99 ms"))
-    calm, beside, flooded = (_total(rows[n]) for n in (1, 4, 5))
     aims = [
         Aim("map behind the plain watch at 1 000 changes/s, p50", "≤ 5 ms", p50, p50 <= 5),
         Aim("the same, p99", "≤ 25 ms", p99, p99 <= 25),
-        Aim("p99 beside a flood to p99 without", "≤ 2", flooded / calm, flooded <= 2 * calm),
-        Aim("the same, to p99 while another reader is flooded", "≤ 2", flooded / beside, flooded <= 2 * beside),
         Aim(f"CPU of a change with {ENTRIES} entries to one with few", "about 1", many / few, many <= 1.3 * few),
     ]
     return rows, aims
 
 
-def _total(row: dict[str, object]) -> float:
-    return float(str(row["plain p99 ms"])) + float(str(row["p99 ms"]))
-
-
-def main() -> None:
-    print("bench changes: etcd to map under load; about two minutes", file=sys.stderr, flush=True)
+@contextmanager
+def new_scene() -> Iterator[Scene]:
+    """In a network namespace of this process."""
     enter_namespace()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshd-bench-")))
@@ -230,7 +196,13 @@ def main() -> None:
             path.write_text(clusters[number].remote_file(leaf, **({} if number == 1 else {"meshd": QUOTAS})))
         daemon = NodeDaemon.start(made, folder, map_sizes={"md_ipcache": 1_000_000})
         plain = stack.enter_context(plain_watch(clusters[2].etcd.address, record(Kind.IP, "cluster2", PROBED)))
-        report("changes", *measure(Scene(daemon, clusters, plain, count(1), folder / "mesh" / "cluster3")))
+        yield Scene(daemon, clusters, plain, count(1), folder / "mesh" / "cluster3")
+
+
+def main() -> None:
+    print("bench changes: etcd to map under load; about a minute and a half", file=sys.stderr, flush=True)
+    with new_scene() as scene:
+        report("changes", *measure(scene))
 
 
 if __name__ == "__main__":
