@@ -193,7 +193,9 @@ def der(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # below 0: read today, refused by later libraries
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=3), st.integers(0, 40))
+@example([(15, 128)], 0)
 @settings(max_examples=300)
 def test_a_servers_certificate_is_read_or_refused(der: bytes, changes: list[tuple[int, int]], shorter: int) -> None:
     found = bytearray(der[: len(der) - shorter])
