@@ -8,6 +8,8 @@ Ranges that were not sent yet.
 from dataclasses import dataclass
 from typing import ClassVar
 
+REQUEST_S = 1e-4  # of the processor's time; a request for which entries are decoded counts once for each of these
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from etcdproxy.limits import Bucket, Limits
+from etcdproxy.limits import REQUEST_S, Bucket, Limits
 
 _MAX_PEERS = 1000
 _MAX_REFUSALS = 100
@@ -82,6 +82,10 @@ class Peers:
         peer.bucket.tokens -= 1
         self._bucket.tokens -= 1
         return ""
+
+    def charge(self, peer: Peer, spent_s: float) -> None:
+        """A request of this peer took so much of the processor's time: it counts as so many more."""
+        peer.bucket.tokens -= spent_s / REQUEST_S
 
     def excess_bytes(self, peer: Peer, size: int) -> str:
         """Which limit one more answer of this size would break, empty if none. The only one is never too big."""

@@ -5,6 +5,7 @@ Requests are decoded and asked of the policy before anything else; answers leave
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -20,7 +21,7 @@ from etcdproxy.hub import Hub
 from etcdproxy.limits import Limits
 from etcdproxy.peers import Peer, Peers
 from etcdproxy.policy import Interval, Policy, allows
-from etcdproxy.ranges import answer_range, answer_status
+from etcdproxy.ranges import answer_range, answer_status, looks_into
 from wire.proto import rpc_pb2
 
 logger = logging.getLogger(__name__)
@@ -136,10 +137,13 @@ class Service:
         self._authorise(call, peer, request)  # by the rules of now, if there was something to wait for
         peer.ranges += 1
         self._audit.read(peer, request.key)
+        began_s = time.thread_time()
         try:
             answer = answer_range(self._hub.history, request, self._hub.header())
         except Compacted:
             raise Refused(StatusCode.OUT_OF_RANGE, _COMPACTED) from None
+        if looks_into(request):
+            self.peers.charge(peer, time.thread_time() - began_s)
         size = len(answer)
         if excess := self.peers.excess_bytes(peer, size):
             self._refuse(call, peer, request.key, StatusCode.RESOURCE_EXHAUSTED, f"{TOO_MANY} {excess}")

@@ -32,9 +32,10 @@ def make_service(limits: Limits) -> Service:
     return Service(hub, Policy("c1"), limits, stall_s=0)
 
 
-def ask(pair: Pair) -> int:
+def ask(pair: Pair, *, keys_only: bool = False) -> int:
     stream = pair.open(_HEADERS)
-    body = rpc_pb2.RangeRequest(key=b"cilium/state/", range_end=b"cilium/state0").SerializeToString()
+    request = rpc_pb2.RangeRequest(key=b"cilium/state/", range_end=b"cilium/state0", keys_only=keys_only)
+    body = request.SerializeToString()
     pair.client.send_data(stream, message_prefix(len(body)) + body, end_stream=True)
     return stream
 
@@ -107,3 +108,14 @@ async def test_a_write_is_refused_and_on_record() -> None:
     assert pair.trailers(stream)["grpc-status"] == str(StatusCode.UNIMPLEMENTED.value[0])
     assert [(one.key, one.reason) for one in service.peers.refusals] == [("/etcdserverpb.KV/Put", "unknown method")]
     assert service.peers.refused == {"unknown method": 1}
+
+
+async def test_a_request_for_which_entries_are_decoded_counts_by_the_time_it_takes() -> None:
+    service = make_service(Limits(peer_requests_per_s=0, peer_requests_burst=2))
+    service.peers.charge(service.see("remote-c9"), 1.0)  # another one's
+    pair = Pair(service.serve)
+    first, second, third = ask(pair), ask(pair, keys_only=True), ask(pair)
+    await pair.flow()
+    assert [pair.trailers(stream)["grpc-status"] for stream in (first, second)] == ["0", "0"]
+    assert pair.trailers(third)["grpc-message"] == "meshd: too many requests per second"
+    assert service.see(pair.session.name).bucket.tokens < 0  # more than the two that it had are taken
