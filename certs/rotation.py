@@ -111,6 +111,8 @@ def _finish(authority: Authority, files: dict[str, bytes], directory: Path, leav
         kept = [each for each in x509.load_pem_x509_certificates(authority.bundle) if each != previous]
         files[CA_CERTIFICATE] = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in kept)
         replace_folder(directory / CA_FOLDER, files)
+    elif all(_read_files(folder).get(CA_CERTIFICATE) == files[CA_CERTIFICATE] for folder in _leaf_folders(leaves)):
+        return [f"{describe(authority.certificate)} is the CA of this mesh; no rotation was under way"]
     return [f"{describe(authority.certificate)} is the CA of this mesh"] + [
         f"{folder} no longer believes the old CA" for folder in _renew_bundles(leaves, files[CA_CERTIFICATE])
     ]

@@ -89,8 +89,9 @@ def test_steps_may_be_repeated_but_not_skipped(mesh: Path) -> None:
     with pytest.raises(CertsError, match="run the step `finish` first"):
         rotate_ca(mesh, [mesh], Step.PREPARE, now=NOW)
     before = content(mesh)
-    for _ in range(2):
-        rotate_ca(mesh, [mesh], Step.FINISH, now=NOW)
+    said = [rotate_ca(mesh, [mesh], Step.FINISH, now=NOW) for _ in range(2)]
+    assert said[0][-1] == f"{mesh / 'server'} no longer believes the old CA"
+    assert [line.partition("; ")[2] for line in said[1]] == ["no rotation was under way"]
     after = content(mesh)
     assert {name for name in after if after[name] != before[name]} == {f"{leaf.folder}/ca.crt" for leaf in LEAVES}
     assert fingerprint(load_ca(mesh).certificate) != fingerprint(start.certificate)
