@@ -9,15 +9,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from meshd.daemon.addresses import MAP as IPCACHE
+from meshd.daemon.clusterfindings import cluster_findings
 from meshd.daemon.explanation import explain_service, list_services, service_findings
 from meshd.daemon.flowview import FlowView
 from meshd.daemon.inspection import Inspection
 from meshd.daemon.kernel import describe_entry
 from meshd.daemon.lag import Lag
-from meshd.daemon.link import LinkState
 from meshd.daemon.mesh import PODS
 from meshd.daemon.policyview import PolicyView
-from meshd.daemon.presence import HEARTBEAT_MAX_S, PresenceState
 from meshd.daemon.prober import NO_EVIDENCE
 from meshd.daemon.readiness import EVENTS
 from meshd.daemon.routingreport import RoutingReport
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from meshd.reconcile.loop import Reconciler
 
 FAILING_SHOWN = 10
-CERTIFICATE_MIN_DAYS = 7
 Json = dict[str, Any]
 
 
@@ -108,7 +106,7 @@ class Report:
     def _findings(self, clusters: list[Json], targets: list[Json], problems: Mapping[str, str]) -> list[str]:
         found = [f"clustermesh file {name or 'folder'}: {reason}" for name, reason in problems.items()]
         for cluster in clusters:
-            found += _cluster_findings(cluster)
+            found += cluster_findings(cluster)
         for target in targets:
             if target["failing"]:
                 found.append(f"{target['failing']} keys of {target['name']} cannot be written")
@@ -216,42 +214,6 @@ def _kind(shelf: Shelf, now: float) -> Json:
         "last_rejected": last
         and {"name": last[0], "reason": last[1].reason, "detail": last[1].detail, "age_s": now - last[1].since},
     }
-
-
-def _cluster_findings(cluster: Json) -> list[str]:
-    name, link = cluster["cluster"], cluster["link"]
-    kinds, heartbeat, days = cluster["kinds"], cluster["heartbeat_age_s"], cluster["certificate_days_left"]
-    found = []
-    if link["state"] != LinkState.READY:
-        found.append(f"{name}: control link {link['state']} for {link['age_s']:.0f} s: {link['reason'] or 'starting'}")
-    for kind, shelf in kinds.items():
-        if shelf["over_quota"]:
-            found.append(f"{name}: {kind} over its quota: at least {shelf['over_quota']} records are left out")
-        if shelf["quarantined"]:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["quarantine"].items())
-            found.append(f"{name}: {shelf['quarantined']} {kind} in quarantine: {reasons}")
-        if shelf["rejected"]:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in shelf["reasons"].items())
-            found.append(f"{name}: {shelf['rejected']} of {shelf['offered']} {kind} records rejected: {reasons}")
-    if cluster["slices_only"]:
-        found.append(f"{name}: it exports services as EndpointSlices only, which meshd does not read: none are shared")
-    presence = cluster["presence"]
-    if presence["frozen"]:
-        found.append(f"{name}: frozen, nothing of it is deleted: {presence['frozen']}")
-    if presence["state"] == PresenceState.WITHDRAWN:
-        found.append(f"{name}: withdrawn for {presence['state_age_s']:.0f} s: {presence['reason']}")
-    elif presence["lost_age_s"] is not None and cluster["synced"]:
-        found.append(f"{name}: STALE({presence['lost_age_s']:.0f} s): {presence['reason']}")
-    if presence["answers"] is False:
-        found.append(f"{name}: none of its {presence['probed_nodes']} probed nodes answers through the tunnel")
-    if isinstance(heartbeat, float) and heartbeat > HEARTBEAT_MAX_S:
-        found.append(f"{name}: last heartbeat {heartbeat:.0f} s ago: its agent may be dead")
-    server = cluster["server_certificate"]
-    if server and server["days_left"] < CERTIFICATE_MIN_DAYS:
-        found.append(f"{name}: its server's certificate ends in {server['days_left']} days")
-    if isinstance(days, int) and days < CERTIFICATE_MIN_DAYS:
-        found.append(f"{name}: our certificate ends in {days} days: `meshd certs rotate`")
-    return found
 
 
 def _lag(lag: Lag | None) -> Json | None:

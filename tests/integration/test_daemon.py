@@ -1,9 +1,12 @@
 """The daemon between two real clusters (etcd, proxy, mutual TLS), with a strict fake in the place of the kernel."""
 
+import re
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from datapath.layout import DropReason
 from datapath.policylayout import Event
@@ -320,6 +323,9 @@ async def test_health_names_the_missing_event_and_metrics_go_with_their_cluster(
             'remote_lists_total{cluster="cluster1",reason="connected"}',
         ):
             assert f"meshd_daemon_{series}" in metrics
+        served = {family.name for family in text_string_to_metric_families(metrics)}
+        told = (Path(__file__).parents[2] / "docs" / "observing.md").read_text()
+        assert {n for n in served if not n.endswith("_created")} == set(re.findall(r"`(meshd_daemon_\w+)`", told))
         (scene.mesh_folder / "cluster2").unlink()
         await until(lambda: not daemon.remotes() and not daemon.readiness.missing)
         assert await ask("/readyz") == (200, "ready\n")

@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -162,3 +166,22 @@ async def test_what_cannot_be_asked_is_said_before_anybody_is(
     result = await run(tmp_path, {}, *words)
     assert isinstance(result.exception, SystemExit)
     assert says in result.output
+
+
+async def test_following_ends_with_ctrl_c_and_without_a_traceback(tmp_path: Path) -> None:
+    """What happened is there at once; then it waits, until somebody has seen enough."""
+    argv = ["env", "--default-signal=INT", sys.executable, "-P", "-m", "meshd", "events", "-f"]
+    argv.append(f"--run-dir={tmp_path}")
+    answer = {"last": 1, "events": [EVENT]}
+    async with serve(tmp_path / "c1.n1" / "daemon.sock", {"/v1/events/{after}": lambda after: answer}):
+        process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=PIPE)
+        try:
+            assert process.stdout is not None
+            first = await asyncio.wait_for(process.stdout.readline(), 60)
+            process.send_signal(signal.SIGINT)
+            _, said = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+    assert b"withdrawn" in first
+    assert (process.returncode, said.strip()) == (130, b"meshd: interrupted")
