@@ -99,8 +99,9 @@ async def test_bad_certificates_are_refused(tmp_path: Path, proxy: Proxy) -> Non
     await assert_not_let_in(proxy, proxy.certificate("remote-c3", age=timedelta(days=100)))
     await assert_not_let_in(proxy, proxy.certificate("remote-c4", age=timedelta(days=-3)))  # not yet valid
     await assert_not_let_in(proxy, None)
-    # Who is refused learns it a moment before the proxy has written why.
-    proxy.await_status(lambda status: len(status["handshakes_failed"]) == 4)
+    # Who is refused learns it a moment before the proxy has written why; gRPC may have tried again, and left half-way.
+    reasons = {"unknown CA", "expired", "not yet valid", "no certificate"}
+    proxy.await_status(lambda status: reasons <= status["handshakes_failed"].keys())
     for reason in ("unable to get local issuer", "has expired", "not yet valid", "PEER_DID_NOT_RETURN_A_CERTIFICATE"):
         assert reason in proxy.log.read_text()
     async with reader(proxy, proxy.certificate("remote-c5")) as reading:  # and a good one still gets in
