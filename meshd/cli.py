@@ -37,8 +37,18 @@ COMMANDS = {
 EXIT_OK, EXIT_DEGRADED, EXIT_BROKEN, EXIT_USAGE = 0, 1, 2, 3
 
 
+class _HeardEnough(Exception):
+    """Nobody reads our output any more: `meshd … | head`. Click would make a BrokenPipeError exit code 1."""
+
+
 class LazyGroup(click.Group):
     """Finds its subcommands in COMMANDS."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _HeardEnough from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -94,8 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         click.echo(f"meshd: {error}", err=True)
         sys.exit(EXIT_USAGE)
-    except BrokenPipeError:
-        # Who reads our output has heard enough: `meshd … | head`.
+    except _HeardEnough:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_OK)
     except PermissionError as error:

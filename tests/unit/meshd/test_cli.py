@@ -1,5 +1,6 @@
 """What all commands have in common."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,16 @@ def test_a_mistyped_command_is_guessed(mistyped: str, meant: str) -> None:
 def test_what_is_redirected_has_no_trailing_blanks(capsys: pytest.CaptureFixture[str]) -> None:
     standard_console(30).print(Padding("a\nb", (0, 10)))
     assert capsys.readouterr().out.split("\n") == [" " * 10 + "a", " " * 10 + "b", ""]
+
+
+@pytest.mark.parametrize("words", [("version", "-o", "json"), ("certs", "verify", "--help")])
+def test_a_pipe_whose_reader_has_gone_is_no_failure(words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "meshd", *words]
+    ended = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_a_reader_that_has_heard_enough_is_told_to_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
