@@ -1,5 +1,6 @@
 """The ends of a flow, as the commands that are about one take them: SRC, DST:PORT and --protocol."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -8,6 +9,7 @@ import click
 
 PROTOCOL = click.Choice(["TCP", "UDP", "SCTP", "ICMP", "ICMPv6"], case_sensitive=False)
 Command = Callable[..., Any]
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class End(NamedTuple):
@@ -32,8 +34,8 @@ def takes_ends(command: Command) -> Command:
 
 def _end(context: click.Context, parameter: click.Parameter, text: str) -> End:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 0xFFFF:
-        raise click.UsageError(f"{text!r} is not DST:PORT")
+    if not colon or not _PORT.fullmatch(port) or int(port) > 0xFFFF:
+        raise click.UsageError(f"{text!r} is not DST:PORT with a port from 0 to 65535")
     return End(host.strip("[]"), int(port))
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, WIDTH, ask
 from meshd.console import standard_console
-from meshd.status import EXIT_OF, WIDTH, age_text
+from meshd.status import EXIT_OF, age_text
 
 Answer = dict[str, Any]
 _LABEL = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"

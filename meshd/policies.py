@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
-from meshd.console import standard_console
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask, ask_each, show_each
 from meshd.ends import End, doubts, route_of, takes_ends
-from meshd.status import EXIT_OF, WIDTH
+from meshd.status import EXIT_OF
 
 AUDITED = (
     "audit: what other clusters send to these pods is told, not dropped, and rules of the CNI do not see it "
@@ -34,12 +32,12 @@ def list_policies(ctx: click.Context, run_dir: Path, instance: str | None, outpu
 
     Exit codes: 0 ok, 1 some are invalid, 2 no daemon answers.
     """
-    answers, errors = ask(run_dir, instance, "/v1/policies")
+    by_name, errors = ask_each(run_dir, instance, "/v1/policies")
+    answers = list(by_name.values())
     if output == "json":
         click.echo(json.dumps(answers, indent=2))
     else:
-        for answer in answers:
-            _console().print(policies_table(answer) if answer else "no policy is there", highlight=False)
+        show_each(by_name, lambda answer: policies_table(answer) if answer else "no policy is there")
         if any(row["audited"] for answer in answers for row in answer):
             click.echo(AUDITED, err=True)
     invalid = any(row["problem"] for answer in answers for row in answer)
@@ -94,9 +92,9 @@ def inspect_default_local(ctx: click.Context, run_dir: Path, instance: str | Non
     else:
         for answer in answers:
             state = "on" if answer["default_local"] else "off"
-            click.echo(f"policy-default-local-cluster is {state}; {len(answer['changes'])} policies would change")
+            click.echo(f"policy-default-local-cluster is {state}; policies that would change: {len(answer['changes'])}")
             for change in answer["changes"]:
-                click.echo(f"  {change['policy']}: {change['identities']} identities, {'; '.join(change['selectors'])}")
+                click.echo(f"  {change['policy']}: identities {change['identities']}, {'; '.join(change['selectors'])}")
     _finish(ctx, answers, errors, degraded=any(answer["changes"] for answer in answers))
 
 
@@ -133,10 +131,6 @@ def party_text(party: dict[str, Any]) -> str:
         return f"{known} (network namespace {party['netns']})"
     where = ", ".join(filter(None, (party["address"], party["cluster"], f"identity {party['identity']}")))
     return f"{known} ({where})"
-
-
-def _console() -> Console:
-    return standard_console(WIDTH)
 
 
 def _finish(ctx: click.Context, answers: list[Any], errors: list[str], *, degraded: bool) -> None:

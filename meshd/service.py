@@ -6,10 +6,9 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask
-from meshd.console import standard_console
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, ask_each, show_each
 from meshd.listing import diff_option, show_diff
-from meshd.status import EXIT_OF, WIDTH
+from meshd.status import EXIT_OF
 
 _NO_FRONTEND: dict[str, object] = {"frontend": "-", "backends": "-"}
 
@@ -32,12 +31,12 @@ def list_services(ctx: click.Context, run_dir: Path, instance: str | None, outpu
     """
     if diff:
         show_diff(run_dir, instance, output, "service")
-    answers, errors = ask(run_dir, instance, "/v1/services")
-    services = [service for answer in answers for service in answer]
+    answers, errors = ask_each(run_dir, instance, "/v1/services")
+    services = [{"instance": name, **service} for name, answer in answers.items() for service in answer]
     if output == "json":
         click.echo(json.dumps(services, indent=2))
-    elif answers:
-        standard_console(WIDTH).print(_table(services) if services else "no service is global", highlight=False)
+    else:
+        show_each(answers, lambda answer: _table(answer) if answer else "no service is global")
     for error in errors:
         click.echo(error, err=True)
     if errors or not answers:

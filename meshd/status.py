@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, daemon_sockets
+from meshd.asking import INSTANCE, OUTPUT, RUN_DIR, WIDTH, daemon_sockets
 from meshd.console import standard_console
 from meshd.controlplane import Summary, read_all
 from meshd.socket import SocketError, get
@@ -29,8 +29,7 @@ ROWS_MAX, ROWS_MIN = 10, 3  # clusters that are shown of more, as there is room
 FINDINGS_MAX = 6
 NAME_MAX = 20
 WAIT_S = 0.5
-WIDTH = 100  # columns where there is no terminal
-WIDTH_VERBOSE = 160
+WIDTH_VERBOSE = 160  # columns where there is no terminal
 Status = dict[str, Any]
 
 

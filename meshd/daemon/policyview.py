@@ -14,13 +14,14 @@ from policy.model import Direction, Mode, Policy
 from policy.parsing import parse_policy
 from policy.ports import ICMP, ICMPV6, PROTOCOLS
 from policy.scope import Scope
-from policy.selector import Labels
+from policy.selector import Labels, Selector
 from wire.labels import CLUSTER_LABEL
 
 if TYPE_CHECKING:
     from meshd.daemon.program import Daemon
 
 Json = dict[str, Any]
+Peers = tuple[Selector, ...]
 SHUT = "entries of the policies do not fit into a map: nothing passes in this direction (`meshd status`)"
 UNVERIFIED = "no cluster has announced the source (yet), and a policy selects the destination"
 PODS_SHOWN = 3
@@ -131,17 +132,11 @@ class PolicyView:
         engine, changes = self._policing.engine, []
         for ref, policy in sorted(engine.policies.items()):
             switched = parse_policy(ref, self._policing.document(ref), other)
-            before = {s for section in policy.sections for rule in section.rules for s in rule.peers or ()}
-            after = {s for section in switched.sections for rule in section.rules for s in rule.peers or ()}
-            if before != after and not policy.problem:
-                labels = engine.peers.labels
-                moved = {
-                    identity
-                    for identity, known in labels.items()
-                    if any(s.matches(known) for s in before) is not any(s.matches(known) for s in after)
-                }
-                selectors = sorted(map(str, before - after))
-                changes.append({"policy": str(ref), "selectors": selectors, "identities": len(moved)})
+            if policy.problem or not (pairs := _changed(policy, switched)):
+                continue
+            moved = [known for known in engine.peers.labels.values() if any(_differ(*pair, known) for pair in pairs)]
+            selectors = {str(s) for before, after in pairs for s in set(before).difference(after)}
+            changes.append({"policy": str(ref), "selectors": sorted(selectors), "identities": len(moved)})
         return {"default_local": now, "changes": changes}
 
     def trace(self, source: str, destination: str, protocol: str, port: str) -> Json:
@@ -182,10 +177,32 @@ class PolicyView:
         elif verdict.by:
             by = list(verdict.by)
         else:
-            by = ["no rule allows it"] if verdict.closed else ["no policy closes this direction"]
+            by = [self._closers(identity, direction)] if verdict.closed else ["no policy closes this direction"]
         allowed = verdict.allowed and not shut and not unverified
         passes = allowed or mode is not Mode.ENFORCE
         return {"direction": direction.label, "passes": passes, "allowed": allowed, "mode": str(mode), "by": by}
+
+    def _closers(self, identity: int, direction: Direction) -> str:
+        """Which policies let only pass what is allowed; of those that are invalid, nothing is."""
+        engine = self._policing.engine
+        labels = engine.peers.labels.get(identity, {})
+        found = [
+            f"{ref} (invalid)" if policy.problem else str(ref)
+            for ref, policy in sorted(engine.policies.items())
+            if any(direction in section.closes and section.subject.matches(labels) for section in policy.sections)
+        ]
+        return f"no rule allows it, closed by {_few(found)}"
+
+
+def _changed(policy: Policy, other: Policy) -> list[tuple[Peers, Peers]]:
+    """The peers of each rule that means others in the other reading of the same policy, in both."""
+    readings = zip(policy.sections, other.sections, strict=True)
+    rules = [pair for one, two in readings for pair in zip(one.rules, two.rules, strict=True)]
+    return [(one.peers or (), two.peers or ()) for one, two in rules if one.peers != two.peers]
+
+
+def _differ(one: Peers, two: Peers, labels: Labels) -> bool:
+    return any(s.matches(labels) for s in one) is not any(s.matches(labels) for s in two)
 
 
 def _few(names: list[str]) -> str:

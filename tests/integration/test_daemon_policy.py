@@ -1,13 +1,16 @@
 """A policy of the own cluster from etcd to the maps, and what the commands say of it."""
 
+import asyncio
 import json
 from ipaddress import ip_address
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from datapath.layout import DropReason
 from datapath.policylayout import Event
+from meshd.cli import program
 from meshd.daemon.mesh import PODS
 from meshd.daemon.policyview import UNVERIFIED, PolicyView
 from meshd.daemon.verdictview import VerdictView
@@ -18,6 +21,7 @@ from tests.support.kernel import no_faults
 from tests.support.scene import Scene, until
 from tests.support.scene import scene as scene
 from wire.keys import Kind, record
+from wire.labels import CLUSTER_LABEL
 
 pytestmark = pytest.mark.etcd
 
@@ -93,13 +97,9 @@ async def test_what_is_said_of_policies(scene: Scene) -> None:
         stranger = view.trace("20.0.0.77", "10.0.0.1", "tcp", "80")
         assert [check["by"] for check in stranger["checks"] if check["mode"] != "-"] == [[UNVERIFIED]]
         assert "error" in view.trace("nobody/here", "10.0.0.1", "tcp", "80")
-        assert view.default_local()["changes"] == [
-            {
-                "policy": "CiliumClusterwideNetworkPolicy closed",
-                "selectors": ["app=x, io.cilium.k8s.policy.cluster=cluster1"],
-                "identities": 0,
-            }
-        ]
+        (by,) = [check["by"] for check in traced["checks"] if check["mode"] != "-"]
+        closed, broken = "CiliumClusterwideNetworkPolicy closed", "CiliumClusterwideNetworkPolicy broken (invalid)"
+        assert by == [f"no rule allows it, closed by {broken}, {closed}"]
         event = Event(reason=DropReason.POLICY_AUDITED, family=4, protocol=6, destination_port=80, subject=65537)
         event.source[:4], event.destination[:4] = (20, 0, 0, 1), (10, 0, 0, 1)
         daemon.verdicts.add([bytes(event)])
@@ -109,3 +109,31 @@ async def test_what_is_said_of_policies(scene: Scene) -> None:
         assert text.startswith("i: audit ingress TCP/80 ")
         assert "20.0.0.1, cluster2, identity 131073" in text
         assert text.endswith(" (2 times)")
+
+
+async def test_what_would_change_without_the_default_of_the_local_cluster(scene: Scene) -> None:
+    """One of two far identities is meant besides, also where another rule means it already; the valid rules change."""
+    scene.two.etcd.put_all(records.identity("cluster2", 131080, app="x"))
+    scene.two.etcd.put_all(records.identity("cluster2", 131081, app="y"))
+    anywhere = {"matchLabels": {"app": "x"}, "matchExpressions": [{"key": CLUSTER_LABEL, "operator": "Exists"}]}
+    async with scene.daemon() as daemon:
+        view = PolicyView(daemon)
+        rules = [{"fromEndpoints": [anywhere], "toPorts": [{"ports": [{"port": "80"}]}]}, *SPEC["ingress"]]
+        say(scene, "two", {**SPEC, "ingress": rules})
+        say(scene, "anywhere", {**SPEC, "ingress": rules[:1]})
+        say(scene, "broken", {**SPEC, "egress": [{"toFQDNs": []}]})
+        await until(lambda: not daemon.readiness.missing and len(view.policies()) == 3)
+        await until(lambda: {131080, 131081} <= daemon.policing.engine.peers.labels.keys())
+        expected = {
+            "policy": "CiliumClusterwideNetworkPolicy two",
+            "selectors": ["app=x, io.cilium.k8s.policy.cluster=cluster1"],
+            "identities": 1,
+        }
+        assert view.default_local() == {"default_local": True, "changes": [expected]}
+        run = ["policy", "inspect-default-local", "--run-dir", str(scene.folder / "run")]
+        answer = await asyncio.to_thread(CliRunner().invoke, program, run)
+        assert answer.exit_code == 1
+        assert answer.output == (
+            "policy-default-local-cluster is on; policies that would change: 1\n"
+            "  CiliumClusterwideNetworkPolicy two: identities 1, app=x, io.cilium.k8s.policy.cluster=cluster1\n"
+        )

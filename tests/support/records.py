@@ -35,8 +35,9 @@ def ip(cluster: str, address: str, host: str, identity: int) -> Records:
     return {record(Kind.IP, cluster, address): encode(IP(ip=address, host_ip=host, id=identity)).decode()}
 
 
-def identity(cluster: str, number: int) -> Records:
-    return {record(Kind.IDENTITY, cluster, str(number)): format_labels([Label(CLUSTER_LABEL, cluster)])}
+def identity(cluster: str, number: int, **labels: str) -> Records:
+    own = [Label(name, value) for name, value in sorted(labels.items())]
+    return {record(Kind.IDENTITY, cluster, str(number)): format_labels([*own, Label(CLUSTER_LABEL, cluster)])}
 
 
 def service(cluster: str, cluster_id: int, name: str, *backends: str, port: int = 8080) -> Records:

@@ -9,7 +9,7 @@ from meshd.flow import flow
 from meshd.policies import policy
 
 
-@pytest.mark.parametrize("destination", ["10.0.0.2", "10.0.0.2:", "10.0.0.2:http", "10.0.0.2:65536"])
+@pytest.mark.parametrize("destination", ["10.0.0.2", "10.0.0.2:", "10.0.0.2:http", "10.0.0.2:65536", "10.0.0.2:\u00b2"])
 def test_a_destination_needs_a_port(destination: str) -> None:
     for command, words in ((explain, [flow.name]), (policy, ["trace"])):
         result = CliRunner().invoke(command, [*map(str, words), "10.0.0.1", destination])

@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -185,3 +186,32 @@ async def test_following_ends_with_ctrl_c_and_without_a_traceback(tmp_path: Path
                 process.kill()
     assert b"withdrawn" in first
     assert (process.returncode, said.strip()) == (130, b"meshd: interrupted")
+
+
+PROBLEM = "meshd.io/zone-hints: '[/b]' is neither true nor false: it is ignored"
+SERVICE = {"name": "ns/s", "frontends": [{"frontend": "30.1.1.1:80/TCP", "backends": 3}], "problems": []}
+POLICY = {
+    **{"kind": "NetworkPolicy", "namespace": "ns", "name": "p", "problem": "", "closes": ["ingress"], "rules": 1},
+    **{"pods": ["ns/pod (10.0.0.1)"], "in_force": ["ns/pod (10.0.0.1)"], "audited": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "route", "one", "two", "code"),
+    [
+        (("service", "list"), "/v1/services", SERVICE, SERVICE | {"problems": [PROBLEM]}, 1),
+        (("policy", "list"), "/v1/policies", POLICY, POLICY | {"problem": "egress[0].to[/b]: not supported"}, 1),
+    ],
+)
+async def test_of_several_daemons_it_is_said_who_says_what(
+    tmp_path: Path, words: tuple[str, ...], route: str, one: dict[str, Any], two: dict[str, Any], code: int
+) -> None:
+    async with serve(tmp_path / "c2.n1" / "daemon.sock", {route: lambda: [two]}):
+        both = await run(tmp_path, {route: lambda: [one]}, *words)
+        alone = await run(tmp_path, {route: lambda: [one]}, *words, "--instance", "c1.n1")
+        wrong = await run(tmp_path, {route: lambda: [one]}, *words, "--instance", "i3")
+    assert (both.exit_code, alone.exit_code, wrong.exit_code) == (code, 0, 2)
+    assert [line for line in both.output.splitlines() if line in ("c1.n1:", "c2.n1:")] == ["c1.n1:", "c2.n1:"]
+    assert "[/b]" in both.output
+    assert "c1.n1:" not in alone.output
+    assert f"no daemon i3 in {tmp_path}: there are c1.n1, c2.n1" in wrong.output
