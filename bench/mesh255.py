@@ -53,7 +53,8 @@ def ip_value(remote: int, number: int, turn: int = 0) -> str:
 
 def remote_records(remote: int) -> records.Records:
     name = name_of(remote)
-    config = ClusterConfig(id=remote + 1, capabilities=Capabilities(synced_canaries=True, cached=True))
+    capabilities = Capabilities(synced_canaries=True, cached=True, max_connected_clusters=MAX_CLUSTERS)
+    config = ClusterConfig(id=remote + 1, capabilities=capabilities)
     found = {cluster_config(name): encode(config).decode()}
     found |= {canary(kind, name, Layout.CACHE): STAMP for kind in SHARED_KINDS}
     for number in range(NODES):
@@ -161,9 +162,8 @@ def main() -> None:
         one = ProxiedCluster(folder, "cluster1", authority, folder / "certs1")
         stack.callback(one.stop)
         one.start()
-        one.etcd.put_all(
-            records.cluster("cluster1", 1) | records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24")
-        )
+        said = records.cluster("cluster1", 1, max_clusters=MAX_CLUSTERS)
+        one.etcd.put_all(said | records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24"))
         (folder / "local.yaml").write_text(one.remote_file(Leaf(LeafKind.DAEMON, "cluster1")))
         remotes = Remotes(folder, authority)
         stack.callback(remotes.etcd.kill)

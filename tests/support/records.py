@@ -12,9 +12,10 @@ GLOBAL = {"service.cilium.io/global": "true"}
 Records = dict[str, str]
 
 
-def cluster(name: str, cluster_id: int) -> Records:
+def cluster(name: str, cluster_id: int, *, max_clusters: int = 255) -> Records:
     """Configuration, heartbeat and all canaries."""
-    config = ClusterConfig(id=cluster_id, capabilities=Capabilities(synced_canaries=True, max_connected_clusters=255))
+    capabilities = Capabilities(synced_canaries=True, max_connected_clusters=max_clusters)
+    config = ClusterConfig(id=cluster_id, capabilities=capabilities)
     records = {cluster_config(name): encode(config).decode(), HEARTBEAT: "2026-01-01T00:00:00Z"}
     return records | {canary(kind, name): "2026-01-01T00:00:00Z" for kind in (*SHARED_KINDS, *LOCAL_KINDS)}
 
