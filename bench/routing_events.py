@@ -16,6 +16,7 @@ from ipaddress import ip_network
 from bench.report import Aim
 from bench.routing_plan import Planner, record
 from meshd.daemon.knownways import KnownWays
+from meshd.daemon.mesh import REPLANNED
 from meshd.daemon.netevents import EVERYTHING, Concern
 from meshd.daemon.underlay import open_events
 from meshd.testbed import netns
@@ -34,6 +35,7 @@ EVENTS = {
     "the underlay's MTU changes": ["link set eth0 mtu {mtu}"],
     "everything is asked again (a rule)": ["rule add to 198.51.100.1 lookup 7", "rule del to 198.51.100.1 lookup 7"],
 }
+STANDSTILL = "the underlay's MTU changes: longest that others wait"
 
 
 def measure_events(sizes: Sequence[int] = SIZES) -> tuple[list[dict[str, object]], list[Aim]]:
@@ -46,10 +48,11 @@ def measure_events(sizes: Sequence[int] = SIZES) -> tuple[list[dict[str, object]
             median, worst = statistics.median(seconds), max(seconds)
             rows.append({"what": f"{event}, {size} nodes", "unit": "s", "median": median, "worst": worst})
             costs.setdefault(event, []).append(median)
-    pod, rule = (costs[event][-1] for event in list(EVENTS)[::2])
+    pod, _, rule, stand = (costs[event][-1] for event in (*EVENTS, STANDSTILL))
     return rows, [
         Aim(f"event of a pod, {sizes[-1]} nodes", "≤ 0.1 s", pod, pod <= 0.1),
         Aim(f"everything asked again, {sizes[-1]} nodes", "≤ 1 s", rule, rule <= 1),
+        Aim(f"standstill at another MTU, {sizes[-1]} nodes", "≤ 0.1 s", stand, stand <= 0.1),
     ]
 
 
@@ -62,13 +65,21 @@ class Daemon:
             self.planner.take(record(number))
         self.follow(EVERYTHING)
 
-    def follow(self, concern: Concern) -> None:
+    def follow(self, concern: Concern) -> float:
+        """The longest piece of it in the event loop, in seconds: the kernel is asked in another thread."""
         nodes = self.planner.nodes
         needs = nodes.needs()
         self.known.follow(needs.hops, concern)
         ends = {tunnel: End(9, "md_vxlan", 1500) for tunnel in needs.tunnels}
+        start = time.perf_counter()
         nodes.surround(Surroundings(self.known.hops, ends, self.known.learned))
-        self.planner.routes.update()
+        pieces = [time.perf_counter() - start]
+        while nodes.is_due:
+            start = time.perf_counter()
+            nodes.replan(REPLANNED)
+            self.planner.routes.update()
+            pieces.append(time.perf_counter() - start)
+        return max(pieces)
 
     def concern(self) -> Concern:
         concern = Concern()
@@ -88,8 +99,10 @@ def measured(size: int, change: Callable[[list[str]], None]) -> dict[str, list[f
         for time_ in range(TIMES):
             change([command.format(mtu=1400 + time_) for command in commands])
             start = time.perf_counter()
-            daemon.follow(daemon.concern())
+            longest = daemon.follow(daemon.concern())
             taken.setdefault(event, []).append(time.perf_counter() - start)
+            if "MTU" in event:
+                taken.setdefault(STANDSTILL, []).append(longest)
     return taken
 
 

@@ -55,6 +55,7 @@ class Planner:
     def settle(self) -> None:
         if self.nodes.waiting:
             self.nodes.surround(answers(self.nodes.needs()))
+            self.nodes.replan()
         self.routes.update()
 
 

@@ -39,6 +39,8 @@ SLICE = 512
 """What is taken in one round, in addresses: two or three milliseconds, for which everybody else waits. Only lists fill
 it: of what is told meanwhile less comes between two rounds (connection.BRIEF).
 """
+REPLANNED = 32
+"""So many nodes take as long to plan anew."""
 
 
 class Mesh:
@@ -115,15 +117,11 @@ class Mesh:
 
     def surround(self, surroundings: Surroundings) -> None:
         """What the kernel says of the ways to other nodes."""
-        self._wish(self.nodes.surround(surroundings))
-
-    def measured(self, clusters: Set[str]) -> None:
-        """The ways to the nodes of these clusters carry more or less than before."""
-        self._wish(self.nodes.measured(clusters))
+        self.nodes.surround(surroundings)
 
     def configure(self, settings: Settings) -> None:
         """How the nodes of other clusters shall be reached."""
-        self._wish(self.nodes.configure(settings))
+        self.nodes.configure(settings)
 
     def refuse(self, backends: Set[Item]) -> None:
         """The entries of these backends, and of no others, could not be written."""
@@ -158,12 +156,13 @@ class Mesh:
         own_heard = self._store.synced(self._own, SHARED_KINDS)
         dirty = self._store.take(SLICE, only=None if own_heard else self._own)
         self._wish(self._changes(dirty))
+        self._wish(self.nodes.replan(REPLANNED))
         for listener in self.listeners:
             listener(dirty)
         if self._routes is not None:
             for (map, key), way in self.host_routes.update().items():
                 self._routes.want(map, key, way)
-        if any(own_heard or cluster == self._own for cluster, _ in self._store.dirty):
+        if self.nodes.is_due or any(own_heard or cluster == self._own for cluster, _ in self._store.dirty):
             return True
         if own_heard:
             self._release_restored()

@@ -2,9 +2,11 @@
 which is given in (routing.plan.Surroundings); the plan of each node is kept for those who show it.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from itertools import islice
 from typing import TypeVar
 
 from datapath.entries import Direct, Entry, inner_mtu, node_entry
@@ -31,7 +33,9 @@ class Needs:
 
 
 class Nodes:
-    """Incremental: `update` costs the nodes that changed, `surround` those whose surroundings did."""
+    """Incremental: `update` costs the nodes that changed. What else moves (surroundings, settings, what ways carry)
+    marks the nodes that it is about, which may be all, and `replan` takes so many of them at a time.
+    """
 
     def __init__(self, settings: Settings, rank: Rank) -> None:
         self._settings = settings
@@ -49,10 +53,12 @@ class Nodes:
         self._direct: dict[str, set[str]] = {}
         self._direct_turns: dict[str, int] = {}
         self._turn = 0
+        self._due: dict[str, None] = {}
+        """Nodes that are to be planned anew."""
         self.moved: set[str] = set()
         """Nodes that were planned since somebody last cleared it."""
         self.path_of: Callable[[Node], int] = lambda node: 0
-        """What the way to a node carries, as `plan_node` takes it; say so with `measured` when it changes."""
+        """What the way to a node carries, as `plan_node` takes it; say so with `measured` or `told` when it changes."""
         self.waiting: set[str] = set()
         """Nodes that the kernel was not asked about yet: nothing is wished for them, what stands for them stays."""
 
@@ -142,7 +148,7 @@ class Nodes:
                 del self._by_hop[hop]
                 self._needs = None
 
-    def surround(self, surroundings: Surroundings) -> Wishes:
+    def surround(self, surroundings: Surroundings) -> None:
         """The kernel was asked (again)."""
         before, self._surroundings = self._surroundings, surroundings
         claimants: set[str] = set()
@@ -153,20 +159,17 @@ class Nodes:
         if learned := set(_changed(before.learned, surroundings.learned)):
             asked = {claimant for claimants in self._by_hop.values() for claimant in claimants}
             claimants |= {name for name in asked if any(route.prefix in learned for route in self.routes[name])}
-        wishes: Wishes = {}
-        for claimant in sorted(claimants):
-            wishes |= self._plan(claimant)
-        return wishes
+        self._due |= dict.fromkeys(sorted(claimants))
 
-    def measured(self, clusters: Set[str]) -> Wishes:
+    def measured(self, clusters: Set[str]) -> None:
         """The ways to the nodes of these carry something else."""
-        wishes: Wishes = {}
-        for claimant, node in self._nodes.items():
-            if node.cluster in clusters:
-                wishes |= self._plan(claimant)
-        return wishes
+        self._due |= dict.fromkeys(claimant for claimant, node in self._nodes.items() if node.cluster in clusters)
 
-    def configure(self, settings: Settings) -> Wishes:
+    def told(self, addresses: Iterable[IPAddress]) -> None:
+        """The ways to the nodes of these addresses carry something else. These come before others that are due."""
+        self._due = dict.fromkeys(filter(None, map(self.claimant, addresses))) | self._due
+
+    def configure(self, settings: Settings) -> None:
         """Other modes."""
         before, self._settings = self._settings, settings
         self._by_tunnel.clear()
@@ -175,11 +178,21 @@ class Nodes:
         for claimant, node in self._nodes.items():
             self._need(claimant, node)
         same = (before.underlay_version, before.subnets) == (settings.underlay_version, settings.subnets)
-        wishes: Wishes = {}
         for claimant, node in self._nodes.items():
             changed = not same or before.mode_of(node.cluster) is not settings.mode_of(node.cluster)
             if changed and node.cluster != settings.cluster:
-                wishes |= self._plan(claimant)
+                self._due[claimant] = None
+
+    @property
+    def is_due(self) -> bool:
+        """Nodes wait for `replan`."""
+        return bool(self._due)
+
+    def replan(self, most: int = sys.maxsize) -> Wishes:
+        """Plans so many of the nodes anew that are due."""
+        wishes: Wishes = {}
+        for claimant in list(islice(self._due, most)):
+            wishes |= self._plan(claimant)
         return wishes
 
     def needs(self) -> Needs:
@@ -193,6 +206,7 @@ class Nodes:
     def _plan(self, claimant: str) -> Wishes:
         node = self._nodes.get(claimant)
         entries: dict[IPAddress, Entry | None] = {}
+        self._due.pop(claimant, None)
         self.waiting.discard(claimant)
         self.moved.add(claimant)
         routes: tuple[Route, ...] = ()

@@ -72,5 +72,5 @@ class Upkeep:
             return
         clusters = [remote.cluster for remote in self._remotes()]
         if moved := self._narrow.look(clusters, self._prober.nodes, underlay, time.monotonic()):
-            self._mesh.measured(moved)
+            self._mesh.nodes.measured(moved)
             self._wake()

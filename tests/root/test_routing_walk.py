@@ -112,9 +112,10 @@ class Walker:
             self.namespace.ip("route", "add" if prefix in world.foreign else "del", prefix, "via", "172.18.9.9")
         self._foreign = set(world.foreign)
         self._say({("cluster1", "n1"): OWN, **world.nodes})
-        self._take(self._nodes.configure(Settings("cluster1", "n1", world.mode)))
+        self._nodes.configure(Settings("cluster1", "n1", world.mode))
         needs = self._nodes.needs()
-        self._take(self._nodes.surround(self.namespace.call(lambda: self._survey.ask(needs))))
+        self._nodes.surround(self.namespace.call(lambda: self._survey.ask(needs)))
+        self._take(self._nodes.replan())
         for (map, key), way in self._wanted.update().items():
             self._routes.delta.want(map, key, way)
         if prune:

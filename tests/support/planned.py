@@ -50,7 +50,8 @@ def _plan(here: Node, there: Node, mode: Mode) -> tuple[Route, ...]:
         nodes.update(each.cluster, [each.name], {each.name: each}.get)
     programs, version = here.loaded.programs, here.underlay.version
     survey = Survey(DEFAULT, f"meshd:{programs.instance}", programs, lambda: underlay_mtu("eth0"), version)
-    wishes = nodes.surround(here.namespace.call(lambda: survey.ask(nodes.needs())))
+    nodes.surround(here.namespace.call(lambda: survey.ask(nodes.needs())))
+    wishes = nodes.replan()
     assert not survey.problems
     _write(here, wishes)
     routes = [parse_host_route(k.decode(), v.decode()) for (m, k), v in wanted.update().items() if m == ROUTES and v]

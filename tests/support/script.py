@@ -68,7 +68,8 @@ class Node:
         while self.mesh.refresh():
             pass
         self.mesh.surround(answers(self.mesh.nodes.needs()))
-        self.mesh.refresh()
+        while self.mesh.refresh():
+            pass
         self.rounds.settle()
 
 

@@ -80,7 +80,8 @@ class World:
         while self.mesh.refresh():
             pass
         self.mesh.surround(answers(self.mesh.nodes.needs()))
-        self.mesh.refresh()
+        while self.mesh.refresh():
+            pass
 
     def recomputed(self) -> "World":
         """Another node that hears the same at once."""

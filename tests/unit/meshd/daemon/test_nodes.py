@@ -45,7 +45,15 @@ class World:
                 self.entries[key] = value
 
     def ask(self) -> None:
-        self.take(self.nodes.surround(answers(self.nodes.needs())))
+        self.surround(answers(self.nodes.needs()))
+
+    def surround(self, surroundings: Surroundings) -> None:
+        self.nodes.surround(surroundings)
+        self.take(self.nodes.replan())
+
+    def configure(self, settings: Settings) -> None:
+        self.nodes.configure(settings)
+        self.take(self.nodes.replan())
 
     def seen(self) -> list[str]:
         return sorted(describe_entry("md_node", *item) for item in self.entries.items())
@@ -72,7 +80,7 @@ def test_what_the_kernel_has_to_be_asked_follows_the_nodes() -> None:
     assert world.nodes.needs() == Needs(frozenset({DEFAULT, CILIUM}), frozenset(), hops)
     world.take(world.nodes.update("cluster3", ["n1"], lambda name: None))
     assert world.nodes.needs() == Needs(frozenset({DEFAULT}), frozenset(), frozenset({ip_address("172.18.2.11")}))
-    world.take(world.nodes.configure(HERE))
+    world.configure(HERE)
     assert world.nodes.needs() == Needs(frozenset({DEFAULT}))
 
 
@@ -90,7 +98,7 @@ def test_a_peer_goes_direct_and_back_by_one_entry() -> None:
     world.say(record("cluster2", "n1", "172.18.2.11"))
     world.ask()
     by_tunnel = world.seen()
-    world.take(world.nodes.configure(replace(HERE, peers={"cluster2": Mode.HYBRID})))
+    world.configure(replace(HERE, peers={"cluster2": Mode.HYBRID}))
     assert world.seen() == by_tunnel, "until the kernel was asked"
     world.ask()
     (line,) = world.seen()
@@ -98,11 +106,11 @@ def test_a_peer_goes_direct_and_back_by_one_entry() -> None:
     assert world.nodes.direct("cluster2") == {"n1"}
     turn = world.nodes.direct_turn("cluster2")
     gone = Surroundings({ip_address("172.18.2.11"): None}, world.nodes.surroundings.ends)
-    world.take(world.nodes.surround(gone))
+    world.surround(gone)
     assert world.seen() == by_tunnel, "the link went"
     assert not world.nodes.direct("cluster2")
     assert world.nodes.direct_turn("cluster2") != turn
-    world.take(world.nodes.configure(HERE))
+    world.configure(HERE)
     world.ask()
     assert world.seen() == by_tunnel
 
@@ -111,9 +119,9 @@ def test_a_device_that_cannot_be_had_leaves_the_node_unreachable() -> None:
     world = World()
     geneve = Tunnel(Encapsulation.GENEVE, 6081)
     world.say(record("cluster2", "n1", "172.18.2.11", tunnel=str(geneve)))
-    world.take(world.nodes.surround(Surroundings(ends={geneve: "this kernel has no geneve"})))
+    world.surround(Surroundings(ends={geneve: "this kernel has no geneve"}))
     assert "tunnel_ifindex=0" in world.seen()[0]
-    world.take(world.nodes.surround(Surroundings(ends={geneve: End(12, "md_geneve", 9000)})))
+    world.surround(Surroundings(ends={geneve: End(12, "md_geneve", 9000)}))
     assert "tunnel_ifindex=12 tunnel_mtu=8950" in world.seen()[0]
 
 
@@ -139,5 +147,28 @@ def test_only_nodes_whose_surroundings_changed_are_planned_again() -> None:
     world.nodes.moved.clear()
     before = world.nodes.surroundings
     hop = Hop(2, "eth0", 1500, None, ip_address("172.18.0.1"))
-    world.take(world.nodes.surround(replace(before, hops={**before.hops, ip_address("172.18.2.7"): hop})))
+    world.surround(replace(before, hops={**before.hops, ip_address("172.18.2.7"): hop}))
     assert world.nodes.moved == {"cluster2/n7"}
+
+
+def test_what_is_about_many_nodes_is_taken_in_pieces() -> None:
+    """Those that a router spoke of first; what is said of a node meanwhile is planned at once, and not again."""
+    world = World()
+    world.say(*(record("cluster2", f"n{n}", f"172.18.2.{n}", f"20.0.{n}.0/24") for n in range(1, 20)))
+    world.ask()
+    before = world.seen()
+    world.nodes.moved.clear()
+    world.nodes.surround(Surroundings(ends={DEFAULT: End(9, "md_vxlan", 1400)}))
+    assert world.nodes.is_due
+    assert not world.nodes.moved
+    world.nodes.told([ip_address("172.18.2.19"), ip_address("172.18.99.99")])
+    world.take(world.nodes.replan(3))
+    assert len(world.nodes.moved) == 3
+    assert "cluster2/n19" in world.nodes.moved
+    assert len(set(world.seen()) & set(before)) == 16
+    world.say(*(record("cluster2", "n9", "172.18.2.9", "20.0.9.0/24") for _ in range(2)))
+    while world.nodes.is_due:
+        before = world.seen()
+        world.take(world.nodes.replan(3))
+        assert 1 <= len(set(world.seen()) - set(before)) <= 3
+    assert all("tunnel_mtu=1350" in line for line in world.seen())

@@ -25,6 +25,7 @@ def test_remote_prefixes_are_routed_and_our_own_exported(only: set[str], expecte
         prefixes.update_nodes(node.cluster, [node.name], {node.name: node}.get)
         nodes.update(node.cluster, [node.name], {node.name: node}.get)
     nodes.surround(answers(nodes.needs()))
+    nodes.replan()
     found = {(map, key.decode(), value.decode()) for (map, key), value in wanted.update().items() if value}
     assert found == expected
     assert wanted.update() == {}
