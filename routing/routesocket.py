@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from typing import Self
 
 from routing.rtnetlink import (
@@ -17,6 +18,7 @@ from routing.rtnetlink import (
     delete_request,
     dump_request,
     error_of,
+    exceptions_request,
     messages,
     parse_route,
     replace_request,
@@ -84,20 +86,30 @@ class RouteSocket:
 
     def dump(self, version: int, *, table: int = 0, protocol: int = 0, device: int = 0) -> list[KernelRoute]:
         """All routes of these (0: of any)."""
-        for _ in range(_TRIES):
-            found, is_whole = self._dump(version, table, protocol, device)
-            if is_whole:
-                break
+        found = self._dump(partial(dump_request, version, table=table, protocol=protocol, device=device))
         return [
             route
             for route in found
             if table in (0, route.table) and protocol in (0, route.protocol) and (not device or device in route.devices)
         ]
 
-    def _dump(self, version: int, table: int, protocol: int, device: int) -> tuple[list[KernelRoute], bool]:
+    def path_mtus(self, version: int) -> dict[IPAddress, int]:
+        """The largest packet for an address, of those that a router told the kernel of. It forgets in minutes."""
+        found = self._dump(partial(exceptions_request, version))
+        return {ip_address(route.destination): route.mtu for route in found if route.mtu and _is_single(route)}
+
+    def _dump(self, request: Callable[[int], bytes]) -> list[KernelRoute]:
+        """`request` makes the question of its number."""
+        for _ in range(_TRIES):
+            found, is_whole = self._dump_once(request)
+            if is_whole:
+                break
+        return found
+
+    def _dump_once(self, request: Callable[[int], bytes]) -> tuple[list[KernelRoute], bool]:
         """And whether nothing changed meanwhile."""
         self._number += 1
-        self._socket.send(dump_request(version, self._number, table=table, protocol=protocol, device=device))
+        self._socket.send(request(self._number))
         found: list[KernelRoute] = []
         is_whole = True
         while True:
@@ -111,3 +123,7 @@ class RouteSocket:
                     return found, is_whole
                 if kind == NEWROUTE and (route := parse_route(body)) is not None:
                     found.append(route)
+
+
+def _is_single(route: KernelRoute) -> bool:
+    return bool(route.destination) and route.bits == 8 * len(route.destination)

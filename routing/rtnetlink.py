@@ -21,6 +21,7 @@ UNICAST = 1
 _VERSIONS = {family: version for version, family in FAMILIES.items()}
 _REQUEST, _ACK, _DUMP, _REPLACE, _CREATE = 0x1, 0x4, 0x300, 0x100, 0x400
 _MATCH = {4: 0x2000 | 0x1000, 6: 0x2000}  # RTM_F_FIB_MATCH: tell the route itself; RTM_F_LOOKUP_TABLE: and its table
+_CLONED = 0x200  # RTM_F_CLONED
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=8BI")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -157,6 +158,11 @@ def _place(route: KernelRoute, scope: int) -> bytes:
     family, small = FAMILIES[route.version], route.table if route.table < 256 else 0
     body = _ROUTE.pack(family, route.bits, 0, 0, small, route.protocol, scope, route.kind, 0)
     return body + _attribute(_DST, route.destination) + _attribute(_TABLE, _NUMBER.pack(route.table))
+
+
+def exceptions_request(version: int, number: int) -> bytes:
+    """The question for what the kernel has learned of single addresses, such as the largest packet for them."""
+    return _message(number, _REQUEST | _DUMP, _ROUTE.pack(FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, _CLONED))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Nodes whose way carries less than this node's underlay: what the probes have found of a few nodes of a cluster holds
-for all of it. Packets to them are made to fit. Pure; time is an argument.
+for all of it, and what a router has said of one node for that one. Packets to them are made to fit. Pure; time is an
+argument.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from datapath.description import decode
 from datapath.entries import Direct, Entry
 from meshd.daemon.prober import Target
-from routing.tunnel import OVERHEAD
+from routing.tunnel import IPV6_LEAST, OVERHEAD
 from wire.records import IPAddress, Node
 
 PATIENCE_S = 120.0
@@ -25,14 +26,26 @@ class Narrow:
         self._held = _held(held, version)
         self._until: float | None = None
         self._found: dict[str, dict[str, int]] = {}
+        self._told: Mapping[IPAddress, int] = {}
 
     def path_of(self, node: Node) -> int:
         """Bytes of the largest IP packet that the way to the node carries; 0: as much as the underlay, or not known."""
-        found = self._found.get(node.cluster)
-        if found is not None:
-            return found.get(node.name, found[_OTHERS])
         address = node.node_ip(self._version)
-        return self._held.get(address, 0) if address else 0
+        if address is None:
+            return 0
+        found = self._found.get(node.cluster)
+        size = found.get(node.name, found[_OTHERS]) if found is not None else self._held.get(address, 0)
+        told = self._told.get(address, 0)
+        return min(size, told) if size and told else size or told
+
+    def tell(self, sizes: Mapping[IPAddress, int]) -> set[IPAddress]:
+        """What the kernel holds now of what routers said; the addresses of which something else holds. The kernel sends
+        nothing larger there in one piece, whatever the way carries by now. IPv4 may be cut: so nobody who forges such
+        a word takes away what IPv6 needs inside.
+        """
+        least = IPV6_LEAST + OVERHEAD[4] if self._version == 4 else 0
+        before, self._told = self._told, {address: size for address, size in sizes.items() if size >= least}
+        return {address for address, _ in before.items() ^ self._told.items()}
 
     def look(
         self, clusters: Iterable[str], probed: Callable[[str], Mapping[str, Target]], underlay: int, now: float

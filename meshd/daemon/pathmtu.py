@@ -40,6 +40,10 @@ class PathMtu:
             self.most, self.found = most, None
             self._restart()
 
+    def again(self) -> None:
+        """The way may be another one: ask now."""
+        self._due = 0.0
+
     def passed(self, size: int, now: float) -> None:
         self._lost = 0
         self._low = max(self._low, size)

@@ -167,6 +167,11 @@ class Prober:
     def forget(self, cluster: str) -> None:
         self._targets.pop(cluster, None)
 
+    def measure(self, clusters: Iterable[str]) -> None:
+        """The ways to the nodes of these may carry something else by now."""
+        for target in (target for cluster in clusters for target in self._targets.get(cluster, {}).values()):
+            target.path.again()
+
     def answers(self, cluster: str) -> bool | None:
         """Whether one of its nodes answers; None: not known."""
         found = {target.answers() for target in self._targets.get(cluster, {}).values()}

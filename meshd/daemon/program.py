@@ -29,6 +29,7 @@ from meshd.daemon.mesh import PODS, Mesh
 from meshd.daemon.metrics import BUCKETS_S, PREFIX, Metrics, readiness
 from meshd.daemon.narrow import Narrow
 from meshd.daemon.pacer import LISTS_APART_S, Pacer
+from meshd.daemon.pathnews import PathNews
 from meshd.daemon.podtarget import PodShape
 from meshd.daemon.policing import POLICY_MAPS, Policing
 from meshd.daemon.prober import Prober
@@ -139,6 +140,7 @@ class Daemon:
             ways=self.ways,
             narrow=narrow,
             prober=self.prober,
+            news=PathNews(config.underlay, executor),
             timeline=self.timeline,
             wake=self.loop.wake,
             tidied=tidied,
@@ -206,6 +208,7 @@ class Daemon:
                 group.create_task(self.rounds.watch_interfaces(), name="interfaces")
                 group.create_task(self._upkeep.watch(), name="vigil")
                 group.create_task(self._upkeep.probe(), name="prober")
+                group.create_task(self._upkeep.hear(), name="path news")
                 await _stopped()
                 raise _Stop
         except* _Stop:

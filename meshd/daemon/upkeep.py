@@ -2,26 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from meshd.daemon.conflicts import Conflicts
 from meshd.daemon.memory import Tidying
 from meshd.daemon.mesh import Mesh
 from meshd.daemon.narrow import Narrow
+from meshd.daemon.pathnews import PathNews
 from meshd.daemon.prober import Prober
 from meshd.daemon.remote import Remote
 from meshd.daemon.store import Store
 from meshd.daemon.timeline import Timeline
 from meshd.daemon.vigil import Vigil
 from meshd.daemon.ways import Ways
+from wire.records import IPAddress
 
 VIGIL_S = 1.0
-PROBE_AGAIN_S = 10.0
+AGAIN_S = 10.0
 
 
 class Upkeep:
-    """`watch` and `probe` as tasks; `forget` a cluster that left."""
+    """`watch`, `probe` and `hear` as tasks; `forget` a cluster that left."""
 
     def __init__(
         self,
@@ -33,12 +35,13 @@ class Upkeep:
         ways: Ways,
         narrow: Narrow,
         prober: Prober | None,
+        news: PathNews,
         timeline: Timeline,
         wake: Callable[[], None],
         tidied: Callable[[], None],
     ) -> None:
         self._local, self._remotes, self._store, self._mesh, self._ways = local, remotes, store, mesh, ways
-        self._narrow, self._prober, self._timeline, self._wake = narrow, prober, timeline, wake
+        self._narrow, self._prober, self._news, self._timeline, self._wake = narrow, prober, news, timeline, wake
         self._vigil = Vigil(store, mesh, timeline)
         self._conflicts = Conflicts(mesh, timeline)
         self._tidying = Tidying(tidied)
@@ -58,13 +61,32 @@ class Upkeep:
                 await self._prober.run()
             except OSError as error:
                 self._timeline.note("no probes", detail=str(error), bad=True)
-            await asyncio.sleep(PROBE_AGAIN_S)
+            await asyncio.sleep(AGAIN_S)
+
+    async def hear(self) -> None:
+        """Without news of routers the probes find what ways carry, later."""
+        while True:
+            try:
+                await self._news.run(self._take_news)
+            except OSError as error:
+                self._timeline.note("routers are not heard", detail=str(error), bad=True)
+            await asyncio.sleep(AGAIN_S)
 
     def forget(self, cluster: str) -> None:
         self._vigil.forget(cluster)
         self._narrow.forget(cluster)
         if self._prober is not None:
             self._prober.forget(cluster)
+
+    def _take_news(self, sizes: Mapping[IPAddress, int]) -> None:
+        nodes = self._mesh.nodes
+        moved = self._narrow.tell({address: size for address, size in sizes.items() if nodes.claimant(address)})
+        if not moved:
+            return
+        nodes.told(moved)
+        self._wake()
+        if self._prober is not None:
+            self._prober.measure({nodes.claimant(address).partition("/")[0] for address in moved})
 
     def _follow_paths(self) -> None:
         """Packets are made to fit the way to their node."""

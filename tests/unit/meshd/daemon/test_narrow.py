@@ -63,3 +63,23 @@ def test_of_who_never_answers_it_holds_for_a_while() -> None:
     assert narrow.path_of(node("n")) == 1400
     assert look(narrow, 5.1 + PATIENCE_S) == {"c2"}
     assert narrow.path_of(node("n")) == 0
+
+
+def test_what_a_router_said_of_a_node_holds_beside_what_was_found_as_long_as_the_kernel_remembers() -> None:
+    narrow, one, two = Narrow(4, {}), ip_address("172.18.2.11"), ip_address("172.18.2.12")
+    assert narrow.tell({one: 1400}) == {one}
+    assert narrow.tell({one: 1400}) == set()
+    assert [narrow.path_of(node("n", address=str(address))) for address in (one, two)] == [1400, 0]
+    look(narrow, n=1380)
+    assert narrow.path_of(node("n")) == 1380, "the least of both"
+    look(narrow, n=1500)
+    assert narrow.path_of(node("n")) == 1400, "the kernel sends nothing larger, although a probe has passed"
+    assert narrow.tell({two: 1450}) == {one, two}
+    assert [narrow.path_of(node("n", address=str(address))) for address in (one, two)] == [0, 1450]
+
+
+def test_no_router_takes_away_what_ipv6_needs_where_the_underlay_may_cut() -> None:
+    four, six = ip_address("172.18.2.11"), ip_address("fd00:18::1")
+    assert Narrow(4, {}).tell({four: 1329}) == set()
+    assert Narrow(4, {}).tell({four: 1330}) == {four}
+    assert Narrow(6, {}).tell({six: 1280}) == {six}

@@ -56,3 +56,12 @@ def test_another_underlay_is_another_search() -> None:
     path.follow(9000)
     search(path, 9000)
     assert path.found == 9000
+
+
+def test_it_asks_at_once_where_there_is_news() -> None:
+    path = PathMtu(1500)
+    search(path, 1500)
+    assert path.next_size(0.0) is None
+    path.again()
+    assert search(path, 1400) > 1
+    assert path.found == 1400
