@@ -29,17 +29,21 @@ static __always_inline bool is_known6(struct in6_addr *address)
 	return is_known(KNOWN_BITS4 + (hash >> 16));
 }
 
-/* Whether a packet to (by_source: from) its address may be the mesh's. What cannot be read here may. */
-static __always_inline bool may_concern(struct __sk_buff *skb, bool by_source)
+enum known_by { BY_DESTINATION, BY_SOURCE, BY_SOURCE_OR_ICMP };
+
+/* Whether a packet to (from) its address may be the mesh's, or is of ICMP. What cannot be read here may. */
+static __always_inline bool may_concern(struct __sk_buff *skb, enum known_by by)
 {
 	void *l3 = (void *)(long)skb->data + L3_OFFSET, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *six = l3;
 	struct iphdr *four = l3;
 
 	if (skb->protocol == be16(ETH_P_IP))
-		return (void *)(four + 1) > end || is_known4(by_source ? four->saddr : four->daddr);
+		return (void *)(four + 1) > end || (by == BY_SOURCE_OR_ICMP && four->protocol == IPPROTO_ICMP) ||
+		       is_known4(by ? four->saddr : four->daddr);
 	if (skb->protocol == be16(ETH_P_IPV6))
-		return (void *)(six + 1) > end || is_known6(by_source ? &six->saddr : &six->daddr);
+		return (void *)(six + 1) > end || (by == BY_SOURCE_OR_ICMP && six->nexthdr == IPPROTO_ICMPV6) ||
+		       is_known6(by ? &six->saddr : &six->daddr);
 	return false;
 }
 

@@ -91,7 +91,7 @@ static __always_inline int judged_from_pod(struct __sk_buff *skb)
 /* tc ingress of the host side of a pod's veth. */
 int from_pod(struct __sk_buff *skb)
 {
-	return may_concern(skb, false) ? judged_from_pod(skb) : TC_ACT_UNSPEC;
+	return may_concern(skb, BY_DESTINATION) ? judged_from_pod(skb) : TC_ACT_UNSPEC;
 }
 
 static __always_inline int send_from_node(struct __sk_buff *skb)
@@ -176,7 +176,7 @@ static __always_inline int answer_to_pod(struct __sk_buff *skb)
 /* tc egress of the host side of a pod's veth: what the stack delivers. */
 int to_pod(struct __sk_buff *skb)
 {
-	return in_use(USED_NAT) && may_concern(skb, true) ? answer_to_pod(skb) : TC_ACT_UNSPEC;
+	return in_use(USED_NAT) && may_concern(skb, BY_SOURCE) ? answer_to_pod(skb) : TC_ACT_UNSPEC;
 }
 
 /* This cluster's pods without an interface of their own (yet) and this node itself are the stack's to reach. */
@@ -230,6 +230,22 @@ int from_tunnel(struct __sk_buff *skb)
 	return told(skb, DIRECTION_INGRESS, receive_from_tunnel(skb));
 }
 
+/* A router on the way speaks of a packet that the endpoint sent past the stack, whose rules would take the answer for one
+ * that nobody asked for. */
+static __always_inline bool is_about_ours(struct __sk_buff *skb, struct packet *p, struct endpoint *endpoint)
+{
+	struct packet q = {};
+	struct l4 l4 = {};
+	__u32 l4_at = 0;
+
+	if (p->protocol != IPPROTO_ICMP && p->protocol != IPPROTO_ICMPV6)
+		return false;
+	if (!read_l4(skb, p->l4_offset, p->protocol, &l4) || !l4.error || !read_quoted(skb, p, &q, &l4_at))
+		return false;
+	return same_words(q.source.word, p->destination.word) && is_ours(lookup_peer(&q.destination)) &&
+	       !is_for_stack(endpoint, &q.destination);
+}
+
 static __always_inline int receive_from_network(struct __sk_buff *skb)
 {
 	struct packet p = {};
@@ -243,9 +259,10 @@ static __always_inline int receive_from_network(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (!is_ours(lookup_peer(&p.source))) {
 		node = md_node.lookup(&p.source);
-		if (!node || !(node->flags & NODE_REMOTE))
+		if (node && node->flags & NODE_REMOTE)
+			remember_node(&p, &p.source);
+		else if (!p.l4_offset || !is_about_ours(skb, &p, endpoint))
 			return TC_ACT_UNSPEC;
-		remember_node(&p, &p.source);
 	} else if (is_for_stack(endpoint, &p.source)) {
 		return TC_ACT_UNSPEC;
 	}
@@ -256,5 +273,7 @@ static __always_inline int receive_from_network(struct __sk_buff *skb)
 /* tc ingress of the underlay device: what comes without encapsulation. */
 int from_network(struct __sk_buff *skb)
 {
-	return may_concern(skb, true) ? told(skb, DIRECTION_INGRESS, receive_from_network(skb)) : TC_ACT_UNSPEC;
+	bool may = may_concern(skb, BY_SOURCE_OR_ICMP); /* a router may speak of a packet of the mesh */
+
+	return may ? told(skb, DIRECTION_INGRESS, receive_from_network(skb)) : TC_ACT_UNSPEC;
 }

@@ -19,6 +19,7 @@
 #include "handover.h"
 #include "known.h"
 #include "lookup.h"
+#include "quoted.h"
 #include "send.h"
 #include "service_ct.h"
 
@@ -86,43 +87,14 @@ static __always_inline __u32 judge(struct subject *subject, struct policed *pod,
 	return verdict == VERDICT_NONE && subject->flags & closed ? DROP_POLICY_CLOSED : DROP_NONE;
 }
 
-static __always_inline bool quoted4(struct __sk_buff *skb, __u32 at, struct packet *q, __u32 *l4_at)
-{
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
-		return false;
-	q->source.family = FAMILY_V4;
-	q->source.word[0] = ip.saddr;
-	q->destination.word[0] = ip.daddr;
-	q->protocol = ip.protocol;
-	*l4_at = at + ip.ihl * 4;
-	return true;
-}
-
-static __always_inline bool quoted6(struct __sk_buff *skb, __u32 at, struct packet *q, __u32 *l4_at)
-{
-	struct ipv6hdr ip;
-
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
-		return false;
-	q->source.family = FAMILY_V6;
-	__builtin_memcpy(q->source.word, &ip.saddr, 16);
-	__builtin_memcpy(q->destination.word, &ip.daddr, 16);
-	q->protocol = ip.nexthdr;
-	*l4_at = at + sizeof(ip);
-	return true;
-}
-
 /* An ICMP error is about a tracked connection if what it quotes is, in either direction. */
 static __always_inline bool is_about_tracked(struct __sk_buff *skb, struct packet *p, __u32 ifindex, __u32 now_s)
 {
-	__u32 at = p->l4_offset + ICMP_HEADER, l4_at = 0;
 	struct packet q = {};
 	struct l4 l4 = {};
-	bool read = p->source.family == FAMILY_V4 ? quoted4(skb, at, &q, &l4_at) : quoted6(skb, at, &q, &l4_at);
+	__u32 l4_at = 0;
 
-	if (!read || !read_l4(skb, l4_at, q.protocol, &l4))
+	if (!read_quoted(skb, p, &q, &l4_at) || !read_l4(skb, l4_at, q.protocol, &l4))
 		return false;
 	return ct_find(&q, &l4, ifindex, false, now_s) || ct_find(&q, &l4, ifindex, true, now_s);
 }
@@ -274,7 +246,7 @@ static __always_inline int send_on(struct __sk_buff *skb, struct packet *p, stru
 	struct peer *peer = 0;
 	struct way way = {};
 
-	if (!(l4->tcp_flags & TCP_SYN) && may_concern(skb, false))
+	if (!(l4->tcp_flags & TCP_SYN) && may_concern(skb, BY_DESTINATION))
 		peer = md_ipcache.lookup(&p->destination);
 	return is_ours(peer) ? answered(skb, p, &way, send_to_peer(skb, p, &way, peer)) : TC_ACT_UNSPEC;
 }

@@ -130,7 +130,7 @@ CASES = {
         OURS,
         "md_known md_endpoint md_ipcache md_used",
         {**DELIVERY, "skb_store_bytes": 2},
-        190,
+        192,  # two to see that it is no ICMP, which may be a router's word about a pod's packet (decision 37)
         ifindex=UNDERLAY,
     ),
     "not ours, on the underlay device": Case("from_network", WORLD, HERE, "md_known", {}, 35, PASS, ifindex=UNDERLAY),
