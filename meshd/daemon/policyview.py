@@ -128,10 +128,11 @@ class PolicyView:
     def default_local(self) -> Json:
         """What each policy would select besides (or not any more) if policy-default-local-cluster were switched."""
         now = self._daemon.config.policy_default_local_cluster
-        other = Scope(self._daemon.config.cluster, not now)
+        own, other = (Scope(self._daemon.config.cluster, default) for default in (now, not now))
         engine, changes = self._policing.engine, []
-        for ref, policy in sorted(engine.policies.items()):
-            switched = parse_policy(ref, self._policing.document(ref), other)
+        for ref in sorted(engine.policies):
+            document = self._policing.document(ref)  # perhaps newer than what the engine has: both are read from it
+            policy, switched = (parse_policy(ref, document, scope) for scope in (own, other))
             if policy.problem or not (pairs := _changed(policy, switched)):
                 continue
             moved = [known for known in engine.peers.labels.values() if any(_differ(*pair, known) for pair in pairs)]
