@@ -17,7 +17,7 @@ from meshd.daemon.remotefile import RemoteFile
 from meshd.daemon.servercert import NoCertificate, ServerCertificate, read_server_certificate
 from meshd.daemon.watch import ListFrom
 from wire.codec import BadRecord, Scope, decode, decode_cluster_config
-from wire.keys import HEARTBEAT, Kind, cluster_config, interval, prefix
+from wire.keys import HEARTBEAT, Kind, Layout, cluster_config, interval, prefix
 from wire.proto import rpc_pb2, rpc_pb2_grpc
 from wire.records import ClusterConfig, Node, Service, value_or
 
@@ -83,14 +83,15 @@ async def _read(channel: grpc.aio.Channel, cluster: str) -> Heard:
         scope = Scope(cluster, config.id, identity_range(config.id, max_clusters=heard.max_clusters))
     except ValueError as error:
         return Heard(cluster, config, problem=str(error))
+    layout = Layout.CACHE if value_or(config.capabilities.cached, False) else Layout.STATE
     more = replace(
         heard,
-        counts={kind: await _count(channel, kind, cluster) for kind in _COUNTED},
+        counts={kind: await _count(channel, prefix(kind, cluster, layout)) for kind in _COUNTED},
         heartbeat_age_s=await _heartbeat_age(channel),
         etcd=await _etcd_version(channel),
     )
-    nodes, bad = await _records(channel, Kind.NODE, scope, NODES_MAX)
-    services, bad_services = await _records(channel, Kind.SERVICE, scope, SERVICES_MAX)
+    nodes, bad = await _records(channel, Kind.NODE, scope, layout, NODES_MAX)
+    services, bad_services = await _records(channel, Kind.SERVICE, scope, layout, SERVICES_MAX)
     frontends = {
         address: f"{service.namespace}/{service.name}"
         for service in services
@@ -103,9 +104,11 @@ async def _read(channel: grpc.aio.Channel, cluster: str) -> Heard:
     return replace(more, nodes=found, frontends=frontends, problem=problem)
 
 
-async def _records(channel: grpc.aio.Channel, kind: Kind, scope: Scope, most: int) -> tuple[list[Any], list[str]]:
+async def _records(
+    channel: grpc.aio.Channel, kind: Kind, scope: Scope, layout: Layout, most: int
+) -> tuple[list[Any], list[str]]:
     """Up to `most` records of the kind, and why others are refused."""
-    folder = prefix(kind, scope.cluster)
+    folder = prefix(kind, scope.cluster, layout)
     page = await list_page(channel, ListFrom(*interval(folder), 0), limit=most, timeout_s=TIMEOUT_S)
     found, bad = [], []
     for kv in page.kvs:
@@ -116,9 +119,9 @@ async def _records(channel: grpc.aio.Channel, kind: Kind, scope: Scope, most: in
     return found, bad
 
 
-async def _count(channel: grpc.aio.Channel, kind: Kind, cluster: str) -> int:
+async def _count(channel: grpc.aio.Channel, folder: str) -> int:
     stub: Any = rpc_pb2_grpc.KVStub
-    start, end = interval(prefix(kind, cluster))
+    start, end = interval(folder)
     request = rpc_pb2.RangeRequest(key=start, range_end=end, count_only=True)
     return int((await stub(channel).Range(request, timeout=TIMEOUT_S)).count)
 
