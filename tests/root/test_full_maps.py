@@ -163,7 +163,7 @@ async def test_full_extras(scene: Scene, made: Machine) -> None:
     with kernel(made, scene, pod, {"md_maglev": 1, "md_affm": 1}):
         async with scene.daemon() as daemon:
             scene.one.etcd.put_all({other: json.dumps(json.loads(text) | {"annotations": value["annotations"]})})
-            await until(lambda: len(scene.backends()) == 2, "both services")
+            await until(lambda: len(scene.backends()) == 2 and len(scene.backends()[FRONTEND]) == 4, "both clusters")
             scene.one.etcd.put_all({key: json.dumps(value)})
             await until(lambda: len(reasons(daemon)) >= 2, "both maps are full")
             with pod.connecting():
