@@ -11,16 +11,16 @@ from typing import cast
 from datapath.entries import Entry
 from datapath.maglev import DEFAULT_SIZE
 from globalsvc.preferences import Balancing
-from identity.numbering import cluster_of
 from meshd.daemon.addresses import MAP as IPCACHE
 from meshd.daemon.addresses import Addresses
 from meshd.daemon.allowance import DEFAULT_ALLOWANCE, Allowance
-from meshd.daemon.backends import Endpoint, endpoint_of
+from meshd.daemon.backends import endpoint_of
+from meshd.daemon.inheritance import Inheritance
 from meshd.daemon.members import Members
 from meshd.daemon.merging import Merging
 from meshd.daemon.nodes import Nodes
 from meshd.daemon.prefixes import Prefixes
-from meshd.daemon.restoration import Restoration, peer_identity
+from meshd.daemon.restoration import Restoration
 from meshd.daemon.services import Services
 from meshd.daemon.store import Dirty, Store
 from meshd.daemon.suspicion import Suspicion
@@ -29,7 +29,7 @@ from meshd.daemon.wishes import Wishes
 from meshd.reconcile.delta import UNKNOWN, Delta
 from meshd.reconcile.target import Item
 from routing.plan import Settings, Surroundings
-from wire.keys import LOCAL_KINDS, SHARED_KINDS, Kind
+from wire.keys import SHARED_KINDS, Kind
 from wire.records import IP, IPNetwork, Node
 
 PODS = "pods"
@@ -97,19 +97,18 @@ class Mesh:
         """Called with what was taken from the store, once it is known here."""
         self._policed: Set[int] = frozenset()
         self._withheld: Set[int] = frozenset()
-        self._restored: Restoration | None = None
-        self._judged: object = None
+        self._inherited: Inheritance | None = None
 
     def restore(self, restored: Restoration) -> None:
         """What the maps held at the start. Before the first `refresh`."""
-        self._restored = restored
+        self._inherited = Inheritance(restored, self._store, self._members, self.withdrawn)
         self.merging.restored = restored.services
         self._wish(self.services.restore(restored.services))
 
     @property
     def restored(self) -> bool:
         """Everything that was found at the start has been spoken of, or is pruned."""
-        return self._restored is None
+        return self._inherited is None
 
     def want(self, entry: Entry) -> None:
         """Something that no cluster says, such as this node's own settings."""
@@ -243,64 +242,31 @@ class Mesh:
         for map, wanted in by_map.items():
             self._maps.want_all(map, wanted)
 
-    # What was found at the start, and who has to be heard before it may go.
-
-    def _heard(self, kind: Kind) -> frozenset[str]:
-        return frozenset(name for name, state in self._store.clusters.items() if state.synced(kind))
-
-    def _everybody(self, kind: Kind) -> bool:
-        return all(state.synced(kind) for state in self._store.clusters.values())
-
     def _release_restored(self) -> None:
-        if self._restored is None:
+        """What was found at the start goes as far as those have been heard who might own it."""
+        inherited = self._inherited
+        if inherited is None or not inherited.has_moved(waiting=bool(self.nodes.waiting)):
             return
-        heard = tuple(self._heard(kind) for kind in (*SHARED_KINDS, *LOCAL_KINDS))
-        present = frozenset(self._store.clusters)
-        judged = (heard, present, frozenset(self.withdrawn), bool(self.nodes.waiting))
-        if judged == self._judged:
-            return
-        self._judged = judged
-        self._wish(self.services.retain(self._may_stay))
-        self._prune()
-        heard_all = all(map(self._everybody, SHARED_KINDS)) and self._store.synced(self._own, LOCAL_KINDS)
-        if heard_all and not self.nodes.waiting:
+        self._wish(self.services.retain(inherited.may_stay))
+        self._prune(inherited)
+        if inherited.all_heard() and not self.nodes.waiting:
             self.services.forget_restored()
-            self._restored = self.merging.restored = None
+            self._inherited = self.merging.restored = None
 
-    def _may_stay(self, endpoint: Endpoint) -> bool:
-        """A backend found at the start stays until the cluster that offers it has been heard."""
-        if self._restored is None:
-            return False
-        owner = self._members.name_of(self._restored.owner(endpoint[0]))
-        if owner in self.withdrawn:
-            return False
-        if owner == self._own:
-            return not self._store.synced(owner, [Kind.LOCAL_SERVICE])
-        if owner in self._store.clusters:
-            return not self._store.synced(owner, [Kind.SERVICE])
-        return not self._everybody(Kind.SERVICE)
-
-    def _prune(self) -> None:
-        if self._store.synced(self._own, [Kind.LOCAL_SERVICE]):
+    def _prune(self, inherited: Inheritance) -> None:
+        if inherited.services_heard():
             for map in SERVICE_MAPS:
                 self._maps.prune(map, lambda key, value: True)
-        if self._everybody(Kind.NODE) and self._everybody(Kind.IP):
+        if inherited.nodes_heard():
             self._maps.prune("md_cidrs", lambda key, value: True)
             if not self.nodes.waiting:
                 self._maps.prune("md_node", lambda key, value: True)
                 if self._routes is not None:
                     for map in self._route_maps:
                         self._routes.prune(map, lambda key, value: True)
-        if self._store.synced(self._own, [Kind.NODE, Kind.IP]):
+        if inherited.pods_heard():
             self._pods.prune(PODS, lambda key, value: True)
-        self._maps.prune(IPCACHE, self._address_may_go)
-
-    def _address_may_go(self, key: bytes, value: bytes) -> bool:
-        """An address goes when the cluster that its identity belongs to has been heard, and does not say it."""
-        owner = self._members.name_of(cluster_of(peer_identity(value), max_clusters=self._members.max_clusters))
-        if owner in self._store.clusters:
-            return self._store.synced(owner, [Kind.IP])
-        return self._everybody(Kind.IP)
+        self._maps.prune(IPCACHE, lambda key, value: inherited.address_may_go(value))
 
 
 def _node_ips(node: Node | None) -> frozenset[str]:
