@@ -13,6 +13,8 @@
  *
  * An entry is made by the first packet, and stays until it is the least recently used. UDP leaves a backend that is
  * gone with its next packet; a new connection of TCP or SCTP, even between the same ports, has its backend chosen anew.
+ * One that began before its frontend was there, or was forgotten, is not translated: it is kube-proxy's. One that began
+ * here goes on when its frontend goes.
  * SCTP's checksum knows no addresses, and its ports are not changed. A later fragment has no ports: it is not translated.
  */
 #ifndef MESHD_SERVICE_CT_H
@@ -216,25 +218,32 @@ static __always_inline void remember_nat(struct nat_key *key, struct nat *nat)
 	md_nat.update(key, nat);
 }
 
-static __always_inline void remember_flow(struct nat_key *forward, struct nat *nat)
+/* The key of a flow of the pod becomes that of its answers: in place, as the stack has no room for both. */
+static __always_inline void turn(struct nat_key *key, struct nat *nat)
 {
-	struct nat_key reply = {};
-	struct nat frontend = {.port = forward->destination_port, .backend = nat->backend};
-	bool loops = same_words(nat->address, forward->source);
+	__be16 client_port = key->source_port;
+	bool loops = same_words(nat->address, key->source);
 
-	__builtin_memcpy(reply.source, nat->address, sizeof(reply.source));
-	__builtin_memcpy(reply.destination, loops ? forward->destination : forward->source, sizeof(reply.destination));
-	reply.source_port = nat->port;
-	reply.destination_port = forward->source_port;
-	reply.protocol = forward->protocol;
-	reply.family = forward->family;
-	reply.direction = loops ? NAT_LOOP : NAT_REPLY;
-	if (loops)
-		set_in_use(USED_LOOP);
-	__builtin_memcpy(frontend.address, forward->destination, sizeof(frontend.address));
+	if (!loops)
+		__builtin_memcpy(key->destination, key->source, sizeof(key->destination));
+	__builtin_memcpy(key->source, nat->address, sizeof(key->source));
+	key->source_port = nat->port;
+	key->destination_port = client_port;
+	key->direction = loops ? NAT_LOOP : NAT_REPLY;
+}
+
+/* *key is that of the answers afterwards. */
+static __always_inline void remember_flow(struct nat_key *key, struct nat *nat)
+{
+	struct nat frontend = {.port = key->destination_port, .backend = nat->backend};
+
+	__builtin_memcpy(frontend.address, key->destination, sizeof(frontend.address));
 	set_in_use(USED_NAT);
-	remember_nat(&reply, &frontend);
-	remember_nat(forward, nat);
+	remember_nat(key, nat);
+	turn(key, nat);
+	if (key->direction == NAT_LOOP)
+		set_in_use(USED_LOOP);
+	remember_nat(key, &frontend);
 }
 
 /* The pod speaks to this address itself, with ports that it used through a frontend before: that flow is over, and
@@ -289,18 +298,32 @@ static __always_inline bool answers_itself(struct packet *p, struct nat_key *key
 	return true;
 }
 
-/* The backend that the packet's flow has, or gets now; false: there is none. */
+/* The backend that the packet's flow has, or gets now; false: there is none. *chosen stays empty where none is meant: a
+ * connection that is older than its frontend is kube-proxy's, and so is what begins when the frontend is gone. */
 static __always_inline bool find_backend(struct __sk_buff *skb, struct packet *p, struct ports *ports,
-					 struct nat_key *key, struct nat *chosen)
+					 struct nat_key *key, bool frontend, struct nat *chosen)
 {
 	struct nat *known = md_nat.lookup(key);
+	bool datagram = p->protocol == IPPROTO_UDP, new_connection;
 	__u16 first = 0;
-	bool new_connection = begins(skb, p, &first);
 
-	if (known && stays(p, known, new_connection, first)) {
+	if (!known && !frontend)
+		return true;
+	new_connection = begins(skb, p, &first);
+	if (known && (frontend || !datagram) && stays(p, known, new_connection, first)) {
 		__builtin_memcpy(chosen, known, sizeof(*chosen));
 		return true;
 	}
+	if (!frontend) {
+		__builtin_memcpy(chosen, known, sizeof(*chosen));
+		md_nat.delete(key);
+		turn(key, chosen);
+		md_nat.delete(key);
+		__builtin_memset(chosen, 0, sizeof(*chosen));
+		return true;
+	}
+	if (!known && !new_connection && !datagram)
+		return true;
 	if (!choose_backend(p, ports, chosen))
 		return false;
 	chosen->first = first;
@@ -315,24 +338,23 @@ static __always_inline bool to_backend(struct __sk_buff *skb, struct packet *p)
 	struct nat_key key = {};
 	struct nat chosen = {};
 	struct ports ports;
-	bool frontend, used;
+	bool frontend;
 
 	if (!load_ports(skb, p, &ports))
 		return true;
 	frontend = is_frontend(p, &ports);
-	used = in_use(USED_NAT);
-	if (!frontend && !used)
+	if (!frontend && !in_use(USED_NAT))
 		return true;
 	nat_key_of(p, &ports, NAT_FORWARD, &key);
 	if (in_use(USED_LOOP) && answers_itself(p, &key))
 		return true;
-	if (!frontend) {
-		if (may_move(p))
+	if (!find_backend(skb, p, &ports, &key, frontend, &chosen))
+		return false;
+	if (!chosen.port) {
+		if (!frontend && may_move(p))
 			forget_flow(p, &ports);
 		return true;
 	}
-	if (!find_backend(skb, p, &ports, &key, &chosen))
-		return false;
 	if (same_words(chosen.address, p->source.word)) {
 		p->loop_source = ports.source;
 		p->loop_destination = chosen.port;

@@ -25,6 +25,7 @@ TCP, UDP, SCTP = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP
 V4, V6 = socket.AF_INET, socket.AF_INET6
 STREAM, DATAGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 PORT = 80
+INIT = b"\x01\x00\x00\x14" + b"name" + bytes(12)  # SCTP's first chunk, without its parameters
 FRONTEND: dict[int, str] = {V4: "30.2.1.1", V6: "fd00:30::21"}
 
 
@@ -89,7 +90,7 @@ def test_sctp_is_translated_by_address_only(mesh: TwoNodes, family: int) -> None
     client_address = mesh.client.address(family)
     header = 20 if family == V4 else 0  # a raw socket shows the header of IPv4 only
     add_service(mesh.a, frontend, 9999, SCTP, (str(backend), 9999))
-    packet = struct.pack("!HHI", 4000, 9999, 0) + b"\x12\x34\x56\x78" + b"init"
+    packet = struct.pack("!HHI", 4000, 9999, 0) + b"\x12\x34\x56\x78" + INIT
     answer = struct.pack("!HHI", 9999, 4000, 0) + b"\x12\x34\x56\x78" + b"ack!"
     with (
         mesh.server.namespace.socket(family, socket.SOCK_RAW, SCTP) as server,
