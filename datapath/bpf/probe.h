@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * Probes of the way between two nodes: a frame of a type of its own inside the tunnel. The program of the other
- * node sends it back, so that the answer says that its tunnel works, whatever its daemon does.
+ * node sends it back, so that the answer says that its tunnel works, whatever its daemon does. One that asks whether its
+ * size passes is answered in short: the way back may be narrower, and would have to cut it.
  */
 #ifndef MESHD_PROBE_H
 #define MESHD_PROBE_H
@@ -11,6 +12,7 @@
 #define ETH_P_PROBE 0x88b5 /* IEEE 802, local experimental; datapath/probe.py has the same */
 #define PROBE_REQUEST 1
 #define PROBE_REPLY 2
+#define PROBE_BYTES 60 /* of the frame, without what fills it up */
 
 /* The one who asked reads the reply from a packet socket on the tunnel device. */
 static __always_inline int from_probe(struct __sk_buff *skb)
@@ -30,6 +32,8 @@ static __always_inline int from_probe(struct __sk_buff *skb)
 		if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), get))
 			return drop(skb, DROP_NO_TUNNEL_KEY);
 	}
+	if (skb->len > PROBE_BYTES && bpf_skb_change_tail(skb, PROBE_BYTES, 0))
+		return drop(skb, DROP_INVALID);
 	op = PROBE_REPLY;
 	key.tunnel_ttl = TUNNEL_TTL;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &op, sizeof(op), 0) ||

@@ -41,6 +41,19 @@ def test_a_probe_comes_back_from_the_other_nodes_program(mesh: TwoNodes) -> None
     assert [ask(mesh, number) for number in (1, 2, 0xFFFFFFFF)] == [1, 2, 0xFFFFFFFF]
 
 
+def test_a_large_probe_is_answered_in_short(mesh: TwoNodes) -> None:
+    """The way back may be narrower than the way there."""
+    request = encode_request(8, COOKIE, size=1400)
+    with (
+        mesh.a.namespace.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETHER_TYPE)) as listener,
+        mesh.a.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        listener.settimeout(5)
+        sender.sendto(request, (str(mesh.b.underlay), TUNNEL_PORT))
+        reply = listener.recv(2000)
+    assert (decode_reply(reply, COOKIE), len(reply)) == (8, 60 - 14)
+
+
 def test_a_node_of_another_port_is_probed_by_its_port(mesh: TwoNodes) -> None:
     other = Tunnel(Encapsulation.VXLAN, 4790)
     for node in (mesh.a, mesh.b):

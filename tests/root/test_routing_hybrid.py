@@ -202,22 +202,24 @@ def told_size(namespace: str, address: str) -> int:
 
 def test_a_narrow_router_on_the_way_is_no_black_hole(bed: Testbed) -> None:
     """Both sides find out, and keep to it: TCP by its MSS, the rest by ICMP, the nodes' own packets by their routes."""
-    pods = [(bed.layout.pod(name, "default", "rebel-base-1"), FIRST_PODS[name]) for name in CARRIED]
-    for cluster, other in (("cluster1", "cluster3"), ("cluster3", "cluster1")):
-        found, said = partial(because, bed, cluster), f"the way carries {CARRIED[cluster]} of 1500 bytes"
-        until(lambda f=found, o=other, s=said: s in f().get(o, ""), found)  # type: ignore[misc]
-    assert "carries" not in because(bed, "cluster1")["cluster2"]
-    for address in ("172.18.3.11", "172.18.3.12"):
-        until(lambda a=address: any(a in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))  # type: ignore[misc]
-    with capturing(Namespace(bed.layout.switch), "r-eth0") as capture:
-        for here, there, carried in zip(pods, pods[::-1], CARRIED.values(), strict=True):
-            assert transferred(here, there) == TRANSFER
-            assert told_size(here[0], there[1]) == carried - 50
-        assert not [frame for frame in capture.seen() if is_fragment(frame)]
-    own = netns.output(["ip", "route", "show", "40.0.0.0/24"], namespace=bed.layout.node("cluster1", "node1"))
-    assert "mtu 1350" in own
-    assert asked(bed, "cluster1", "node1")["state"] == "ok"
-    netns.ip(["link set eth1 mtu 1500"], namespace=router(bed))
+    try:
+        pods = [(bed.layout.pod(name, "default", "rebel-base-1"), FIRST_PODS[name]) for name in CARRIED]
+        for cluster, other in (("cluster1", "cluster3"), ("cluster3", "cluster1")):
+            found, said = partial(because, bed, cluster), f"the way carries {CARRIED[cluster]} of 1500 bytes"
+            until(lambda f=found, o=other, s=said: s in f().get(o, ""), found)  # type: ignore[misc]
+        assert "carries" not in because(bed, "cluster1")["cluster2"]
+        for address in ("172.18.3.11", "172.18.3.12"):
+            until(lambda a=address: any(a in line and "tunnel_mtu=1350" in line for line in held(bed, "md_node")))  # type: ignore[misc]
+        with capturing(Namespace(bed.layout.switch), "r-eth0") as capture:
+            for here, there, carried in zip(pods, pods[::-1], CARRIED.values(), strict=True):
+                assert transferred(here, there) == TRANSFER
+                assert told_size(here[0], there[1]) == carried - 50
+            assert not [frame for frame in capture.seen() if is_fragment(frame)]
+        own = netns.output(["ip", "route", "show", "40.0.0.0/24"], namespace=bed.layout.node("cluster1", "node1"))
+        assert "mtu 1350" in own
+        assert asked(bed, "cluster1", "node1")["state"] == "ok"
+    finally:
+        netns.ip(["link set eth1 mtu 1500"], namespace=router(bed))
 
 
 def because(bed: Testbed, cluster: str, node: str = "node1") -> dict[str, str]:
