@@ -147,7 +147,7 @@ class Inspection:
             record = cast(IP | None, self._daemon.store.record(cluster, Kind.IP, name))
             if record is not None:
                 says = f"pod or host with identity {record.id} on {record.host_ip or 'no node'}"
-                yield self._claim(cluster, Kind.IP, name, says, winner)
+                yield self._claim(cluster, Kind.IP, name, says, "" if winner == cluster else winner or "nobody")
 
     def _prefix_claims(self, address: IPv4Address | IPv6Address) -> Iterator[Json]:
         prefixes = self._daemon.mesh.prefixes
@@ -155,13 +155,15 @@ class Inspection:
             for name, node in cast(Mapping[str, Node], state.shelf(Kind.NODE).records).items():
                 for prefix in node.pod_cidrs():
                     if prefix.version == address.version and address in prefix:
-                        winner = prefixes.winner(prefix)
-                        yield self._claim(cluster, Kind.NODE, name, f"PodCIDR {prefix} of node {name}", winner)
+                        winner, says = prefixes.believed(prefix), f"PodCIDR {prefix} of node {name}"
+                        other = "" if winner == f"{cluster}/{name}" else winner or "nobody"
+                        yield self._claim(cluster, Kind.NODE, name, says, other)
 
-    def _claim(self, cluster: str, kind: Kind, name: str, says: str, winner: str) -> Json:
+    def _claim(self, cluster: str, kind: Kind, name: str, says: str, other: str) -> Json:
+        """`other` is believed instead, if anybody is."""
         now = time.monotonic()
         held = self._daemon.mesh.suspicion.quarantine.find(cluster, kind, name)
-        reason = held.reason if held else "" if winner == cluster else f"{winner or 'nobody'} is believed"
+        reason = held.reason if held else f"{other} is believed" if other else ""
         remotes: Iterable[Any] = (self._daemon.local, *self._daemon.remotes())
         presence = next((remote.presence for remote in remotes if remote.cluster == cluster), None)
         return {

@@ -63,11 +63,6 @@ class Prefixes:
             wishes |= self._claim(f"{cluster}/{name}", claims)
         return wishes
 
-    def winner(self, prefix: IPNetwork) -> str:
-        """The cluster that is believed about this prefix, "" if none is."""
-        winner = self._claims.winner(prefix)
-        return winner[0].partition("/")[0] if winner and prefix not in self.blocked else ""
-
     def believed(self, prefix: IPNetwork) -> str:
         """The claimant that is believed about this prefix, "" if none is."""
         winner = self._claims.winner(prefix)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from meshd.daemon.flowview import FlowView
 from meshd.daemon.routingreport import RoutingReport
+from meshd.explain import ip_lines
 from meshd.plan import plan
 from tests.support import records
 from tests.support.kernel import no_faults
@@ -92,6 +93,12 @@ async def test_conflicts_wrong_announcements_and_what_is_not_reached_are_said_in
         }
         lost = next(route for route in report.plan()["routes"] if route["node"] == "n2")
         assert (lost["used"], lost["reason"]) == (False, "not used: lost to cluster2/n1")
+        flow = FlowView(daemon).flow("10.0.0.1", "20.0.0.1", "TCP", "80")
+        said = [line.partition(": ")[2] for line in ip_lines(flow["destination"]) if "of node" in line]
+        assert said == [
+            "PodCIDR 20.0.0.0/24 of node n1: BELIEVED",
+            "PodCIDR 20.0.0.0/24 of node n2: NOT BELIEVED: cluster2/n1 is believed",
+        ]
         scene.two.etcd.put_all(records.node("cluster2", 2, "n2", "172.18.2.12", "20.0.2.0/24", tunnel="gre:1"))
         scene.one.etcd.put_all(records.node("cluster1", 1, "n1", "172.18.1.11", "10.0.0.0/24", tunnel="vxlan:9999"))
         await until(lambda: report.summary()["routes"].get("unreachable") == 1)
