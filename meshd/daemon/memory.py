@@ -11,17 +11,19 @@ from contextlib import suppress
 MANY = 10_000
 """Records that were listed, for which it is worth it."""
 _YOUNG = 10_000
-_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8  # malloc.h: M_…
 _LARGE = 1 << 20  # bytes
 
 
 def set_up() -> None:
-    """Pages of lists are given back as soon as they are done with, not kept for the next one; and the collector looks
-    only after as many new objects as a list makes in a moment: nearly all of those stay.
+    """Pages of lists are given back as soon as they are done with, not kept for the next one, and threads share what is
+    free; the collector looks only after as many new objects as a list makes in a moment: nearly all of those stay.
     """
     gc.set_threshold(_YOUNG)
     with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_ARENA_MAX, 1)
 
 
 class Tidying:
