@@ -20,12 +20,10 @@
 #ifndef MESHD_SERVICE_CT_H
 #define MESHD_SERVICE_CT_H
 
-#include <linux/tcp.h>
-#include <linux/udp.h>
 #include "lookup.h"
-#include "parse.h"
+#include "rewrite.h"
 #include "service.h"
-#include "too_big.h"
+#include "service_flow.h"
 
 #define TCP_FLAG_SYN 0x02
 #define TCP_FLAG_ACK 0x10
@@ -36,95 +34,6 @@
 #define TCP_NUMBER_OFFSET 4
 #define SCTP_TAG_OFFSET 4     /* 0 in the packet that begins an association */
 #define SCTP_NUMBER_OFFSET 16 /* there: what the sender wants to be called by */
-
-struct ports {
-	__be16 source;
-	__be16 destination;
-};
-
-static __always_inline bool load_ports(struct __sk_buff *skb, struct packet *p, struct ports *ports)
-{
-	struct ports *seen;
-
-	if (!p->l4_offset)
-		return false;
-	if (p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP && p->protocol != IPPROTO_SCTP)
-		return false;
-	seen = (void *)(long)skb->data + (p->l4_offset & L4_OFFSET_MASK);
-	if ((void *)(seen + 1) > (void *)(long)skb->data_end)
-		return bpf_skb_load_bytes(skb, p->l4_offset, ports, sizeof(*ports)) == 0;
-	*ports = *seen;
-	return true;
-}
-
-/* Where the checksum stands that covers addresses and ports; 0: none does. */
-static __always_inline __u32 check_offset(struct packet *p)
-{
-	if (p->protocol == IPPROTO_TCP)
-		return p->l4_offset + offsetof(struct tcphdr, check);
-	if (p->protocol == IPPROTO_UDP)
-		return p->l4_offset + offsetof(struct udphdr, check);
-	return 0;
-}
-
-/* The end of an IPv4 header: written at once, one call instead of three. */
-struct ends4 {
-	__sum16 check;
-	__be32 source;
-	__be32 destination;
-} __attribute__((packed));
-
-/* The checksum of a header in which one address became another (RFC 1624). */
-static __always_inline __sum16 updated_check(__sum16 check, __be32 old, __be32 new)
-{
-	return fold((__u16)~check + (__u16)~old + (__u16)~(old >> 16) + (__u16)new + (__u16)(new >> 16));
-}
-
-/* Writes another address over `address`, which is *p's source or destination, and another port at `port_at`. */
-static __always_inline void rewrite(struct __sk_buff *skb, struct packet *p, struct addr_key *address, __be32 *to,
-				    __u32 port_at, __be16 port, __be16 to_port)
-{
-	bool is_source = address == &p->source;
-	__u32 check = check_offset(p), at;
-	__u64 flags = p->protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__s64 sum;
-
-	if (address->family == FAMILY_V4) {
-		struct ends4 ends = {
-			.check = updated_check(p->check, address->word[0], to[0]),
-			.source = is_source ? to[0] : p->source.word[0],
-			.destination = is_source ? p->destination.word[0] : to[0],
-		};
-
-		if (check)
-			bpf_l4_csum_replace(skb, check, address->word[0], to[0], flags | BPF_F_PSEUDO_HDR | 4);
-		bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, check), &ends, sizeof(ends), 0);
-		p->check = ends.check;
-	} else {
-		at = L3_OFFSET + (is_source ? offsetof(struct ipv6hdr, saddr) : offsetof(struct ipv6hdr, daddr));
-		sum = bpf_csum_diff(address->word, 16, to, 16, 0);
-		if (check)
-			bpf_l4_csum_replace(skb, check, 0, sum, flags | BPF_F_PSEUDO_HDR);
-		bpf_skb_store_bytes(skb, at, to, 16, 0);
-	}
-	p->translated = true;
-	__builtin_memcpy(address->word, to, sizeof(address->word));
-	if (port == to_port || !check)
-		return;
-	bpf_l4_csum_replace(skb, check, port, to_port, flags | 2);
-	bpf_skb_store_bytes(skb, port_at, &to_port, sizeof(to_port), 0);
-}
-
-static __always_inline void nat_key_of(struct packet *p, struct ports *ports, __u8 direction, struct nat_key *key)
-{
-	__builtin_memcpy(key->source, p->source.word, sizeof(key->source));
-	__builtin_memcpy(key->destination, p->destination.word, sizeof(key->destination));
-	key->source_port = ports->source;
-	key->destination_port = ports->destination;
-	key->protocol = p->protocol;
-	key->family = p->source.family;
-	key->direction = direction;
-}
 
 static __always_inline bool is_frontend(struct packet *p, struct ports *ports)
 {
@@ -202,74 +111,6 @@ static __always_inline bool stays(struct packet *p, struct nat *known, bool new_
 	if (new_connection)
 		return known->first == first && backend_is_there(p, known);
 	return p->protocol != IPPROTO_UDP || backend_is_there(p, known);
-}
-
-/* What is there for ports that are used again mostly says the same: writing over what no address is in saves having
- * another entry, linking it and letting the old one go. */
-static __always_inline void remember_nat(struct nat_key *key, struct nat *nat)
-{
-	struct nat *held = md_nat.lookup(key);
-
-	if (held && held->port == nat->port && same_words(held->address, nat->address)) {
-		held->backend = nat->backend;
-		held->first = nat->first;
-		return;
-	}
-	md_nat.update(key, nat);
-}
-
-/* The key of a flow of the pod becomes that of its answers: in place, as the stack has no room for both. */
-static __always_inline void turn(struct nat_key *key, struct nat *nat)
-{
-	__be16 client_port = key->source_port;
-	bool loops = same_words(nat->address, key->source);
-
-	if (!loops)
-		__builtin_memcpy(key->destination, key->source, sizeof(key->destination));
-	__builtin_memcpy(key->source, nat->address, sizeof(key->source));
-	key->source_port = nat->port;
-	key->destination_port = client_port;
-	key->direction = loops ? NAT_LOOP : NAT_REPLY;
-}
-
-/* *key is that of the answers afterwards. */
-static __always_inline void remember_flow(struct nat_key *key, struct nat *nat)
-{
-	struct nat frontend = {.port = key->destination_port, .backend = nat->backend};
-
-	__builtin_memcpy(frontend.address, key->destination, sizeof(frontend.address));
-	set_in_use(USED_NAT);
-	remember_nat(key, nat);
-	turn(key, nat);
-	if (key->direction == NAT_LOOP)
-		set_in_use(USED_LOOP);
-	remember_nat(key, &frontend);
-}
-
-/* The pod speaks to this address itself, with ports that it used through a frontend before: that flow is over, and
- * answers stay as they are. */
-static __always_inline void forget_flow(struct packet *p, struct ports *ports)
-{
-	struct nat_key key = {};
-	struct nat *known;
-	struct nat frontend;
-
-	__builtin_memcpy(key.source, p->destination.word, sizeof(key.source));
-	__builtin_memcpy(key.destination, p->source.word, sizeof(key.destination));
-	key.source_port = ports->destination;
-	key.destination_port = ports->source;
-	key.protocol = p->protocol;
-	key.family = p->source.family;
-	key.direction = NAT_REPLY;
-	known = md_nat.lookup(&key);
-	if (!known)
-		return;
-	__builtin_memcpy(&frontend, known, sizeof(frontend));
-	md_nat.delete(&key);
-	nat_key_of(p, ports, NAT_FORWARD, &key);
-	__builtin_memcpy(key.destination, frontend.address, sizeof(key.destination));
-	key.destination_port = frontend.port;
-	md_nat.delete(&key);
 }
 
 /* A pod's packet to a known pod, which is no frontend: only what begins a flow has to be looked at, and only if flows
