@@ -112,6 +112,13 @@ async def count_fragments(etcd: Etcd, start: int, last: int) -> tuple[int, int]:
     return sum(answer.fragment for answer in answers), sum(answer.fragment for answer in split)
 
 
+async def write_behind_its_back(place: Place) -> list[int]:
+    """The proxy is cut off, and misses all of it. The revisions."""
+    place.relay.cut()
+    is_state(place, "away")
+    return await asyncio.to_thread(write_much, place.etcd)
+
+
 async def compare_lists(place: Place, reading: Reader, last: int) -> int:
     """While the proxy catches up: each list is etcd's at the revision that its header says. Returns how many."""
     lists, revision = 0, 0
@@ -130,9 +137,7 @@ async def test_what_etcd_tells_in_fragments_is_told_whole_and_in_order(place: Pl
         reader(place.proxy, place.proxy.certificate("remote-c2")) as reading,
         reading.watch(STATE, STATE_END) as watch,
     ):
-        place.relay.cut()
-        is_state(place, "away")
-        written = await asyncio.to_thread(write_much, place.etcd)
+        written = await write_behind_its_back(place)
         fragments, within = await count_fragments(place.etcd, written[0], written[-1])
         assert fragments >= 4
         assert within > 0
@@ -152,9 +157,7 @@ async def test_a_network_that_fails_between_fragments_leaves_no_half_of_a_revisi
         reader(place.proxy, place.proxy.certificate("remote-c2")) as reading,
         reading.watch(STATE, STATE_END) as watch,
     ):
-        place.relay.cut()
-        is_state(place, "away")
-        written = await asyncio.to_thread(write_much, place.etcd)
+        written = await write_behind_its_back(place)
         hearing = asyncio.ensure_future(hear(watch, written[-1]))
         for size in CUTS:
             place.relay.cut_after(size)

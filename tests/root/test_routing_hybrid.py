@@ -18,7 +18,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
@@ -34,7 +34,7 @@ from meshd.testbed.trust import ensure_certificates, write_peers
 from meshd.testbed.underlay import veth_name
 from tests.support.capture import capturing, is_fragment
 from tests.support.netns import Namespace
-from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, tunnel_packets
+from tests.support.routedbed import answers, asked, from_node, from_pod, held, nodes, told_size, tunnel_packets
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -46,7 +46,6 @@ SERVER_ON_NODE2 = "40.0.1.10"
 TALK_DEADLINE_S = 20.0
 TRANSFER = 2 << 20
 CARRIED = {"cluster1": 1400, "cluster3": 1404}  # a veth takes four bytes more than it sends: a VLAN's
-IP_MTU_DISCOVER, DO, IP_MTU = 10, 2, 14
 ROUTER_PORTS = {"eth0": ("br0", "172.18.0.254/16"), "eth1": ("br1", "172.18.3.1/24")}
 
 
@@ -189,17 +188,6 @@ def transferred(here: tuple[str, str], there: tuple[str, str]) -> int:
     return arrived
 
 
-def told_size(namespace: str, address: str) -> int:
-    """What the kernel of a pod has been told of the way when a datagram of 1400 bytes did not fit."""
-    with closing(netns.inside(namespace, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as client:
-        client.connect((address, 9))
-        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
-        with suppress(OSError):  # the first send hears it, or the second
-            client.send(bytes(1372))
-            client.send(bytes(8))
-        return client.getsockopt(socket.IPPROTO_IP, IP_MTU)
-
-
 def test_a_narrow_router_on_the_way_is_no_black_hole(bed: Testbed) -> None:
     """Both sides find out, and keep to it: TCP by its MSS, the rest by ICMP, the nodes' own packets by their routes."""
     try:
@@ -213,7 +201,7 @@ def test_a_narrow_router_on_the_way_is_no_black_hole(bed: Testbed) -> None:
         with capturing(Namespace(bed.layout.switch), "r-eth0") as capture:
             for here, there, carried in zip(pods, pods[::-1], CARRIED.values(), strict=True):
                 assert transferred(here, there) == TRANSFER
-                assert told_size(here[0], there[1]) == carried - 50
+                assert told_size(here[0], there[1], 1400) == carried - 50
             assert not [frame for frame in capture.seen() if is_fragment(frame)]
         own = netns.output(["ip", "route", "show", "40.0.0.0/24"], namespace=bed.layout.node("cluster1", "node1"))
         assert "mtu 1350" in own

@@ -21,7 +21,7 @@ from meshd.testbed.check import ensure_bpffs
 from meshd.testbed.layout import BPFFS
 from meshd.testbed.testbed import Testbed
 from meshd.testbed.trust import ensure_certificates, write_peers
-from tests.support.routedbed import asked, held, nodes
+from tests.support.routedbed import asked, held, nodes, told_size
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
@@ -29,7 +29,6 @@ PODS = {"cluster1": "10.0.0.1", "cluster2": "20.0.0.1"}
 PAIRS = [("cluster1", "cluster2", 1450), ("cluster2", "cluster1", 1350)]  # a receiver that knows of less asks for less
 UNDERLAYS = {"cluster1": 6, "cluster2": 4}
 SIZE, OVERHEAD = 1500, {4: 50, 6: 70}
-IP_MTU_DISCOVER, DO, IP_MTU = 10, 2, 14
 ROUTER = {"cluster1": ("eth0", "172.18.0.254", "fd00:18:1::fe"), "cluster2": ("eth1", "172.18.0.253", "fd00:18:2::fe")}
 PROBES = "udp dport 8473 @th,224,16 0x88b5"
 
@@ -141,17 +140,6 @@ class Transfer:
                 self._arrived += len(data)
 
 
-def told_size(namespace: str, address: str) -> int:
-    """What the kernel of a pod has been told of the way when a datagram of 1450 bytes did not fit."""
-    with closing(netns.inside(namespace, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as client:
-        client.connect((address, 9))
-        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
-        with suppress(OSError):  # the first send hears it, or the second
-            client.send(bytes(1422))
-            client.send(bytes(8))
-        return client.getsockopt(socket.IPPROTO_IP, IP_MTU)
-
-
 def inner(bed: Testbed, cluster: str, other: str) -> set[str]:
     """The size that packets to the other cluster's node1 are kept to, whatever address it is known by."""
     lines = [line.split() for line in held(bed, "md_node", cluster)]
@@ -174,7 +162,7 @@ def test_what_a_router_says_is_followed_while_a_transfer_goes_on(
         netns.ip([f"link set {port} mtu {least}"], namespace=router(bed))
         until(lambda: kept_to() == narrow, kept_to)
         transfer.goes_on()
-        assert told_size(here, PODS[other]) == least - OVERHEAD[UNDERLAYS[cluster]]
+        assert told_size(here, PODS[other], 1450) == least - OVERHEAD[UNDERLAYS[cluster]]
         plan = asked(bed, cluster, "node1", "/v1/plan")["routes"]
         reasons = {route["node"]: route["reason"] for route in plan if route["cluster"] == other}
         assert f"the way carries {least} of {SIZE} bytes" in reasons["node1"]

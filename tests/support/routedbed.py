@@ -1,8 +1,11 @@
 """What tests of ways between the nodes of a testbed share: asking daemons and the kernel, requests, modes."""
 
 import json
+import socket
 import subprocess
 import sys
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import yaml
@@ -19,6 +22,9 @@ from meshd.testbed.parts import socket_path
 from meshd.testbed.process import Place
 from meshd.testbed.testbed import Testbed
 from tests.support.waiting import until
+
+IP_MTU_DISCOVER, DO, IP_MTU = 10, 2, 14  # linux/in.h
+HEADERS = 28  # of IPv4 and UDP, bytes
 
 
 def asked(bed: Testbed, cluster: str, node: str, route: str = "/v1/status") -> dict[str, Any]:
@@ -90,3 +96,14 @@ def tunnel_packets(bed: Testbed) -> int:
         shown = netns.output(words, namespace=bed.layout.node("cluster1", node))
         total += int(json.loads(shown)[0]["stats64"]["tx"]["packets"])
     return total
+
+
+def told_size(namespace: str, address: str, size: int) -> int:
+    """What the kernel of a pod has been told of the way when an IPv4 datagram of `size` bytes did not fit."""
+    with closing(netns.inside(namespace, partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM))) as client:
+        client.connect((address, 9))
+        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, DO)
+        with suppress(OSError):  # the first send hears it, or the second
+            client.send(bytes(size - HEADERS))
+            client.send(bytes(8))
+        return client.getsockopt(socket.IPPROTO_IP, IP_MTU)
